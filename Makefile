@@ -1,0 +1,49 @@
+# Everything a developer or a first-time user runs. Each target makes the environment it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STORE  ?= umbel-store
+
+.PHONY: help demo test test-fast check format bench env clean
+
+help:           ## List the targets
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.demo   ## Run the main job on real data: 182 countries x 110 trials, then chart the result
+	$(BIN)/python examples/gdp.py --store $(STORE)
+
+test: $(VENV)/.dev    ## Run every test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev   ## Run the tests that start no process (seconds)
+	$(BIN)/python -m pytest -m "not ray"
+
+check: $(VENV)/.dev   ## Lint, type-check and check the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev   ## Measure the numbers that Umbel promises; prints a table, writes bench-results/
+	$(BIN)/python -m tests.bench
+
+env: $(VENV)/.dev     ## Make the development environment only
+
+clean:          ## Remove the environment and what builds leave behind
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps record which extras are installed, so that an unchanged environment costs nothing.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[examples]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,examples]"
+	@touch $@ $(VENV)/.demo

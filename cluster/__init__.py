@@ -1,0 +1,1 @@
+"""Where Umbel runs for real: finding or starting the Ray cluster that a run uses."""

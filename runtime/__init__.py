@@ -1,0 +1,1 @@
+"""The Python API, the executors, the worker, progress and the command line."""

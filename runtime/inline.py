@@ -1,0 +1,68 @@
+"""The inline executor: runs everything in this process, one element after another, with no Ray.
+
+For debugging (breakpoints work), for tests and for small jobs. Time limits are not enforced: nothing can stop a thread that
+is one's own.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+
+from umbel.runtime.lease_runner import LeaseRunner, RunningLease
+from umbel.runtime.plan import Plan
+from umbel.runtime.programs import LeaseInputs
+from umbel.runtime.rows import Place
+from umbel.runtime.session import Session
+from umbel.scheduler.graph import ShapeId
+from umbel.scheduler.protocol import Capacity, Lease, LeaseId, WorkerId, WorkerJoined
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["InlineExecutor"]
+
+
+class InlineExecutor:
+    """One worker of each shape, all of them this thread."""
+
+    def __init__(self, plan: Plan, objects: ObjectStore, run_id: str) -> None:
+        self._shapes = list(plan.shapes)
+        self._runner = LeaseRunner(list(plan.programs.values()), objects, Place(run_id, socket.gethostname(), "inline"))
+        self._granted: deque[tuple[WorkerId, RunningLease]] = deque()
+        self._signalled = threading.Event()
+
+    def run(self, session: Session) -> None:
+        """Run the session to its end, or until it is interrupted."""
+        with session.signals(wake=self._signalled.set):
+            session.attach(self)
+            for shape in self._shapes:
+                session.handle(Capacity(shape, 1))
+                session.handle(WorkerJoined(WorkerId(f"inline-{shape}"), shape))
+            while not session.should_stop:
+                if session.asked_to_stop:
+                    session.interrupt()
+                    break
+                if self._granted:
+                    worker, running = self._granted.popleft()
+                    running.run()
+                    session.on_report(worker, running.collect())
+                else:
+                    self._signalled.wait(session.wait_s())  # for a retry's pause to end
+                session.tick()
+
+    def grant(self, worker: WorkerId, lease: Lease, inputs: LeaseInputs) -> None:
+        """Keep the lease until its turn comes."""
+        self._granted.append((worker, self._runner.open(lease, inputs)))
+
+    def revoke(self, worker: WorkerId, lease: LeaseId, stop: int) -> None:
+        """Shorten a lease that has not begun."""
+        for _, running in self._granted:
+            if running.lease.id == lease:
+                running.shorten(stop)
+
+    def want(self, shape: ShapeId, count: int) -> None:
+        """There is always just the one."""
+
+    def end_worker(self, worker: WorkerId) -> None:
+        """Forget the leases of a worker that is no longer known."""
+        self._granted = deque(held for held in self._granted if held[0] != worker)

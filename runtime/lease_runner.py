@@ -1,0 +1,449 @@
+"""How a lease is run: element after element on one thread, while another collects what has finished.
+
+The running thread only runs the user's function and appends an outcome; making rows of the outcomes is left to `collect`,
+which any other thread may call at any time. The inline executor calls both from the same thread.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import pyarrow as pa
+
+from umbel.runtime import context as trial_context
+from umbel.runtime.context import TrialContext
+from umbel.runtime.metrics import DEFAULT, check_has, to_metrics
+from umbel.runtime.programs import InputKind, LeaseInputs, Program, SweepProgram, TaskProgram
+from umbel.runtime.results import Result
+from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
+from umbel.runtime.values import ValueCache, ValueHandle, store_model, store_value
+from umbel.scheduler.errors import UmbelError
+from umbel.scheduler.identity import element_key
+from umbel.scheduler.protocol import Lease, LeaseId, Retry
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
+
+#: Trials whose configs are made at a time.
+CHUNK = 4096
+#: Characters of a traceback that are kept: its end, where the cause stands.
+ERROR_LIMIT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """What a worker says of a lease: the scheduler's `Reported`, and the rows."""
+
+    lease: LeaseId
+    begin: int
+    position: int
+    stop: int
+    failed: tuple[int, ...]
+    retries: tuple[Retry, ...]
+    busy_s: float
+    #: The rows as an Arrow IPC stream, or None if there are none.
+    rows: bytes | None
+    #: True: the element before ``position`` overran its time limit and still runs; the worker must be ended.
+    overrun: bool = False
+
+
+class LeaseRunner:
+    """Runs the leases of one run in one process.
+
+    Args:
+        programs: the nodes that leases may come from.
+        objects: the store, for large values and models.
+        place: what rows say of where they were made.
+    """
+
+    def __init__(self, programs: list[Program], objects: ObjectStore, place: Place) -> None:
+        self._programs = {program.node: program for program in programs}
+        self._functions: dict[int, tuple[Callable[..., Any], tuple[type[BaseException], ...]]] = {}
+        self._rows: dict[int, TrialRows] = {}
+        self._objects = objects
+        self._cache = ValueCache(objects)
+        self._place = place
+
+    def open(self, lease: Lease, inputs: LeaseInputs) -> RunningLease:
+        """A lease made ready to run.
+
+        Raises:
+            Exception: whatever unpickling the node's function raises: the module it needs is missing here, say.
+        """
+        program = self._programs[lease.node]
+        if lease.node not in self._functions:
+            self._functions[lease.node] = cloudpickle.loads(program.function)
+        function, retry_on = self._functions[lease.node]
+        call = _Call(program, function, retry_on, lease.attempt, self._cache, self._objects)
+        if isinstance(program, SweepProgram):
+            if lease.node not in self._rows:
+                self._rows[lease.node] = TrialRows(program, self._place)
+            return _SweepLease(lease, inputs, call, program, self._rows[lease.node])
+        assert isinstance(program, TaskProgram)
+        return _TaskLease(lease, inputs, call, program, self._place)
+
+
+class _Call:
+    """The user's function with what surrounds each call of it."""
+
+    __slots__ = ("attempt", "cache", "function", "may_retry", "objects", "program", "retry_on")
+
+    def __init__(
+        self,
+        program: Program,
+        function: Callable[..., Any],
+        retry_on: tuple[type[BaseException], ...],
+        attempt: int,
+        cache: ValueCache,
+        objects: ObjectStore,
+    ) -> None:
+        self.program = program
+        self.function = function
+        self.retry_on = retry_on
+        self.attempt = attempt
+        self.cache = cache
+        self.objects = objects
+        self.may_retry = attempt <= program.retries
+
+    def retries(self, error: BaseException) -> bool:
+        return self.may_retry and isinstance(error, self.retry_on)
+
+    def fill(self, handles: list[tuple[ValueHandle, ...]]) -> tuple[list[object], dict[str, object]]:
+        """The arguments that an element's handles stand for."""
+        args: list[object] = []
+        kwargs: dict[str, object] = {}
+        for parameter, held in zip(self.program.parameters, handles, strict=True):
+            values = [self.cache.get(handle) for handle in held]
+            value = values if parameter.kind is InputKind.ALL else values[0]
+            if parameter.keyword is None:
+                args.append(value)
+            else:
+                kwargs[parameter.keyword] = value
+        return args, kwargs
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception as the text of a row: its traceback from the user's function on, the end of it if it is long."""
+    if isinstance(error, UmbelError):
+        return f"{type(error).__name__}: {error}"
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+    return text if len(text) <= ERROR_LIMIT else "…" + text[-ERROR_LIMIT:]
+
+
+class RunningLease(ABC):
+    """A lease being run.
+
+    `run` belongs to one thread; `collect`, `shorten` and `overrun_s` to another.
+    """
+
+    def __init__(self, lease: Lease, call: _Call) -> None:
+        self.lease = lease
+        self.stop = lease.stop
+        self._call = call
+        #: The element that `run` is at; it is set before the element is begun.
+        self._current = lease.start - 1
+        self._current_since = time.perf_counter()
+        self._collected = lease.start
+        self._busy_until = time.perf_counter()
+        self._clock_offset = time.time() - time.perf_counter()
+
+    @abstractmethod
+    def run(self) -> None:
+        """Run the elements in order, until the lease's end, which may move nearer meanwhile."""
+
+    @abstractmethod
+    def _finished(self) -> int:
+        """Outcomes so far."""
+
+    @abstractmethod
+    def _take(self, start: int, stop: int, overrun: Outcome | None) -> _Taken:
+        """The outcomes of ``[start, stop)`` as rows; ``overrun`` stands for the last one, which still runs."""
+
+    def shorten(self, stop: int) -> None:
+        """End the lease at ``stop``, or after the element in hand if that is later."""
+        self.stop = max(min(self.stop, stop), self._current + 1)
+
+    def overrun_s(self) -> float | None:
+        """How long the element in hand has run past its time limit, in seconds; None if it has not."""
+        limit_s = self._call.program.timeout_s
+        if limit_s is None or self._current < self.lease.start + self._finished():
+            return None
+        over_s = time.perf_counter() - self._current_since - limit_s
+        return over_s if over_s > 0 and self._current < self.stop else None
+
+    def collect(self) -> LeaseReport:
+        """What has finished since the last call.
+
+        An element that overran its time limit is reported as timed out, together with all before it; the thread that runs
+        it can't be stopped, so the process must be ended then.
+        """
+        overrun = self._overrun_outcome()
+        position = min(self.lease.start + self._finished(), self.stop)
+        if overrun is not None:
+            position = self._current + 1
+        taken = self._take(self._collected, position, overrun)
+        busy_s, begin = 0.0, self._collected
+        if position > begin:
+            now = time.perf_counter()
+            busy_s, self._busy_until = now - self._busy_until, now
+        self._collected = position
+        return LeaseReport(
+            self.lease.id,
+            begin,
+            position,
+            self.stop,
+            taken.failed,
+            taken.retries,
+            busy_s,
+            _to_ipc(taken.rows),
+            overrun is not None,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """True once everything up to the lease's end has been collected."""
+        return self._collected >= self.stop
+
+    def _overrun_outcome(self) -> Outcome | None:
+        over_s = self.overrun_s()
+        if over_s is None:
+            return None
+        limit_s = self._call.program.timeout_s
+        error = TimeoutError(f"not finished after its time limit of {limit_s:g} s")
+        retry = self._call.retries(error)
+        seconds = over_s + (limit_s or 0.0)
+        started = self._current_since + self._clock_offset
+        return Outcome(started, seconds, None, "timeout", f"TimeoutError: {error}", retry=retry)
+
+
+@dataclass(slots=True)
+class _Taken:
+    rows: pa.RecordBatch | None
+    failed: tuple[int, ...]
+    retries: tuple[Retry, ...]
+
+
+class _SweepLease(RunningLease):
+    """Trials of a sweep, in chunks of one group each."""
+
+    def __init__(self, lease: Lease, inputs: LeaseInputs, call: _Call, program: SweepProgram, rows: TrialRows) -> None:
+        super().__init__(lease, call)
+        self._inputs = inputs
+        self._program = program
+        self._rows = rows
+        self._chunks: list[tuple[TrialChunk, list[Outcome]]] = []
+        #: Outcomes in chunks that have been collected whole and dropped.
+        self._dropped = 0
+        self._best: dict[int, float] = {}
+
+    def run(self) -> None:
+        trials = self._program.source.trials
+        start = self.lease.start
+        first_group = start // trials
+        while start < self.stop:
+            group = start // trials
+            stop = min(self.stop, (group + 1) * trials, start + CHUNK)
+            handles = self._group_handles(group - first_group)
+            data = handles[0][0].digest if handles else None
+            chunk = TrialChunk(self._program, group, start - group * trials, stop - group * trials, data)
+            outcomes: list[Outcome] = []
+            self._chunks.append((chunk, outcomes))
+            try:
+                args, kwargs = self._call.fill(handles)
+            except Exception as error:
+                text = f"the group's data can't be loaded: {describe_error(error)}"
+                retry = self._call.retries(error)
+                now = time.time()
+                outcomes.extend(Outcome(now, 0.0, None, "failed", text, retry=retry) for _ in chunk.configs)
+            else:
+                if not self._run_chunk(chunk, outcomes, args, kwargs):
+                    return
+            start = stop
+
+    def _group_handles(self, group_in_lease: int) -> list[tuple[ValueHandle, ...]]:
+        chosen: list[tuple[ValueHandle, ...]] = []
+        for parameter, handles in zip(self._program.parameters, self._inputs.handles, strict=True):
+            each = parameter.kind is InputKind.EACH
+            chosen.append((handles[group_in_lease],) if each else handles)
+        return chosen
+
+    def _run_chunk(
+        self, chunk: TrialChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
+    ) -> bool:
+        """Run a chunk's trials; False if the lease ended before its last."""
+        function, metric = self._call.function, self._program.metric
+        offset_s, clock = self._clock_offset, time.perf_counter
+        context = TrialContext(
+            self._program.name, self._program.groups[chunk.group], chunk.first, 0, self._call.attempt
+        )
+        trial_context.current.context = context
+        add = outcomes.append
+        index = chunk.first
+        for config, seed in zip(chunk.configs, chunk.seeds, strict=True):
+            self._current = index
+            if index >= self.stop:
+                return False
+            context.index, context.seed = index, seed
+            self._current_since = started = clock()
+            try:
+                result = function(config, *args, **kwargs)
+            except BaseException as error:
+                seconds = clock() - started
+                metrics = context.reported or None
+                retry = self._call.retries(error)
+                add(Outcome(started + offset_s, seconds, metrics, "failed", describe_error(error), retry=retry))
+            else:
+                seconds = clock() - started
+                if type(result) is float:
+                    add(Outcome(started + offset_s, seconds, {DEFAULT: result}))
+                else:
+                    add(self._judge(result, context, metric, started + offset_s, seconds, chunk.group))
+            if context.reported:
+                context.reported, context.step = {}, None
+            index += 1
+        trial_context.leave()
+        return True
+
+    def _judge(
+        self, result: object, context: TrialContext, metric: str, started: float, seconds: float, group: int
+    ) -> Outcome:
+        """The outcome of a trial that returned."""
+        model: object = None
+        try:
+            if isinstance(result, Result):
+                result, model = result.metrics, result.model
+            metrics = dict(context.reported) if context.reported else {}
+            if result is not None or not metrics:
+                metrics.update(to_metrics(result))
+            if DEFAULT not in metrics:
+                check_has(metrics, metric)
+            digest = None if model is None else self._keep(model, metrics.get(metric, metrics.get(DEFAULT)), group)
+        except Exception as error:
+            return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
+        return Outcome(started, seconds, metrics, model=digest)
+
+    def _keep(self, model: object, value: float | None, group: int) -> str | None:
+        """Store the model if it is to be kept; returns its digest."""
+        keep = self._program.keep
+        if keep == "none" or value is None:
+            return None
+        if keep == "best":
+            sign = 1.0 if self._program.mode == "min" else -1.0
+            score = sign * value
+            if not score < self._best.get(group, float("inf")):
+                return None
+            self._best[group] = score
+        return store_model(model, self._call.objects)
+
+    def _finished(self) -> int:
+        return self._dropped + sum(len(outcomes) for _, outcomes in list(self._chunks))
+
+    def _take(self, start: int, stop: int, overrun: Outcome | None) -> _Taken:
+        parts: list[TrialPart] = []
+        for chunk, outcomes in list(self._chunks):
+            low, high = max(start, chunk.first), min(stop, chunk.stop)
+            if low >= high:
+                continue
+            held = outcomes[low - chunk.first : high - chunk.first]
+            if overrun is not None and high == stop:
+                held = [*held[: high - low - 1], overrun]
+            parts.append(TrialPart(chunk, low - chunk.first, held, self._call.attempt))
+        failed: list[int] = []
+        retries: list[Retry] = []
+        for part in parts:
+            for index, outcome in enumerate(part.outcomes, part.chunk.first + part.offset):
+                if outcome.retry:
+                    retries.append(Retry(index, self._call.attempt))
+                elif outcome.status != "ok":
+                    failed.append(index)
+        while self._chunks and self._chunks[0][0].stop <= stop:  # made into rows: no longer needed
+            _, outcomes = self._chunks.pop(0)
+            self._dropped += len(outcomes)
+        return _Taken(self._rows.build(parts), tuple(failed), tuple(retries))
+
+
+class _TaskLease(RunningLease):
+    """Elements of a task."""
+
+    def __init__(self, lease: Lease, inputs: LeaseInputs, call: _Call, program: TaskProgram, place: Place) -> None:
+        super().__init__(lease, call)
+        self._inputs = inputs
+        self._program = program
+        self._place = place
+        self._outcomes: list[ElementOutcome] = []
+
+    def run(self) -> None:
+        for element, handles in self._elements():
+            self._current = element
+            if element >= self.stop:
+                return
+            self._current_since = time.perf_counter()
+            self._outcomes.append(self._run_element(handles))
+
+    def _elements(self) -> Iterator[tuple[int, list[tuple[ValueHandle, ...]]]]:
+        start = self.lease.start
+        kinds = [parameter.kind for parameter in self._program.parameters]
+        for element in range(start, self.lease.stop):
+            yield (
+                element,
+                [
+                    (handles[element - start],) if kind is InputKind.EACH else handles
+                    for kind, handles in zip(kinds, self._inputs.handles, strict=True)
+                ],
+            )
+
+    def _run_element(self, handles: list[tuple[ValueHandle, ...]]) -> ElementOutcome:
+        key = element_key(self._program.code, [handle.digest for held in handles for handle in held])
+        started = self._current_since + self._clock_offset
+        clock = time.perf_counter
+        begun = clock()
+        metrics: dict[str, float] | None = None
+        model: str | None = None
+        try:
+            args, kwargs = self._call.fill(handles)
+            begun = clock()
+            value = self._call.function(*args, **kwargs)
+            seconds = clock() - begun
+            if isinstance(value, Result):
+                metrics = to_metrics(value.metrics)
+                if value.model is not None:
+                    model = store_model(value.model, self._call.objects)
+                value = dict(value.metrics) if not isinstance(value.metrics, (int, float)) else value.metrics
+            handle = store_value(value, self._call.objects)
+        except BaseException as error:
+            seconds = clock() - begun
+            retry = self._call.retries(error)
+            return ElementOutcome(started, seconds, None, "failed", describe_error(error), metrics, model, key, retry)
+        return ElementOutcome(started, seconds, handle, metrics=metrics, model=model, key=key)
+
+    def _finished(self) -> int:
+        return len(self._outcomes)
+
+    def _take(self, start: int, stop: int, overrun: Outcome | None) -> _Taken:
+        first = self.lease.start
+        held = self._outcomes[start - first : stop - first]
+        if overrun is not None:
+            timed_out = ElementOutcome(
+                overrun.started, overrun.seconds, None, "timeout", overrun.error, retry=overrun.retry
+            )
+            held = [*held[: stop - start - 1], timed_out]
+        attempt = self._call.attempt
+        failed = tuple(e for e, outcome in enumerate(held, start) if outcome.status != "ok" and not outcome.retry)
+        retries = tuple(Retry(e, attempt) for e, outcome in enumerate(held, start) if outcome.retry)
+        return _Taken(element_rows(self._place, self._program.code, start, held, attempt), failed, retries)
+
+
+def _to_ipc(rows: pa.RecordBatch | None) -> bytes | None:
+    if rows is None:
+        return None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_batch(rows)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,333 @@
+"""What has come out of a run so far: the driver's record of results, on their way to the store and to later nodes.
+
+Rows go to the segment writer; what later elements need of them (handles of values, the best trials) is kept here, and read
+back from the segments when a run is resumed. The ledger knows nothing of workers or scheduling.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from umbel.runtime.literals import Literals
+from umbel.runtime.nodes import BestNode, Sweep, TaskNode
+from umbel.runtime.plan import Plan, PlannedNode
+from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
+from umbel.runtime.results import Best
+from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
+from umbel.runtime.selection import Selection
+from umbel.runtime.values import ValueHandle, store_value
+from umbel.scheduler.engine import Restored
+from umbel.scheduler.graph import NodeId
+from umbel.scheduler.identity import group_key
+from umbel.scheduler.intervals import IntervalSet
+from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
+from umbel.storage.layout import trials_folder, values_folder
+from umbel.storage.objects import ObjectStore
+from umbel.storage.segments import SegmentWriter, read_segments
+
+__all__ = ["Ledger"]
+
+#: What rows made by the driver say of their worker.
+DRIVER = "driver"
+#: Columns of a sweep's segments that a resumed run needs.
+TRIAL_COLUMNS = ("trial", "status", "model")
+VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "payload")
+
+
+class Ledger:
+    """The results of one run.
+
+    Args:
+        plan: the run's graph.
+        literals: the plain values among its arguments.
+        objects: the store.
+        run_id: the run.
+        writer: where rows go.
+        clock: seconds since the epoch.
+        warn: told what the user should know (a group without a best trial, a damaged segment).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        literals: Literals,
+        objects: ObjectStore,
+        run_id: str,
+        writer: SegmentWriter,
+        clock: Callable[[], float],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._literals = literals
+        self._objects = objects
+        self._run_id = run_id
+        self._writer = writer
+        self._clock = clock
+        self._warn = warn
+        self._place = Place(run_id, socket.gethostname(), DRIVER)
+        self._values: dict[NodeId, dict[int, ValueHandle]] = {p.id: {} for p in plan.nodes if p.consumed}
+        self._selections: dict[NodeId, Selection] = {}
+        self._rows: dict[NodeId, TrialRows] = {}
+        self._without_best: dict[NodeId, list[int]] = {}
+        self.failed = 0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        for planned in self._plan.nodes:
+            if isinstance(planned.node, Sweep):
+                wanted = [
+                    p.node.k or 1
+                    for p in self._plan.nodes
+                    if isinstance(p.node, BestNode) and p.node.sweep is planned.node
+                ]
+                node = planned.node
+                self._selections[planned.id] = Selection(
+                    node.source.trials, node.metric, node.mode, max(wanted, default=1)
+                )
+
+    # ---- resuming ------------------------------------------------------------------------------------------
+
+    def restore(self) -> dict[NodeId, Restored]:
+        """Read back what earlier sessions of this run made durable; damaged segments are set aside, with a warning."""
+        restored: dict[NodeId, Restored] = {}
+        for planned in self._plan.nodes:
+            folder = self._folder(planned)
+            is_sweep = isinstance(planned.node, Sweep)
+            scan = read_segments(self._objects, folder, self._columns_for(planned), verify=True)
+            for path, reason in scan.corrupt:
+                aside = self._objects.set_aside(path)
+                self._warn(f"{path} is damaged ({reason}); set aside as {aside}, what it held is run again")
+            done, failed = IntervalSet(), IntervalSet()
+            for table in scan.tables:
+                elements = np.asarray(table.column("trial" if is_sweep else "element").to_numpy())
+                ok = pa.compute.is_in(
+                    table.column("status").cast(pa.string()), value_set=pa.array(["ok", "pruned"])
+                )
+                _add_elements(done, elements)
+                _add_elements(failed, elements[~np.asarray(ok)])
+                if is_sweep:
+                    self._selections[planned.id].add(table)
+                elif planned.consumed:
+                    self._keep_handles(planned, table)
+            if done:
+                restored[planned.id] = Restored(done, failed)
+                self.failed += len(failed)
+        return restored
+
+    def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
+        if isinstance(planned.node, Sweep):
+            return lambda names: [n for n in names if n in TRIAL_COLUMNS or n.startswith("metric_")]
+        unread = () if planned.consumed else ("payload",)
+        return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
+
+    # ---- what leases need ----------------------------------------------------------------------------------
+
+    def inputs(self, lease: Lease) -> LeaseInputs:
+        """The handles of a lease's inputs."""
+        planned = self._plan.nodes[lease.node]
+        node = planned.node
+        start, stop = lease.start, lease.stop
+        if isinstance(node, Sweep):
+            trials = node.source.trials
+            start, stop = start // trials, (stop - 1) // trials + 1
+        return LeaseInputs(
+            tuple(
+                self._handles(planned, position, start, stop) for position in range(len(planned.node.arguments))
+            )
+        )
+
+    def _handles(self, planned: PlannedNode, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
+        argument, source = planned.node.arguments[position], planned.sources[position]
+        if source is None:
+            return self._literals.handles(planned.id, position, start, stop)
+        values = self._values[source]
+        if argument.kind is InputKind.EACH:
+            return tuple(values[element] for element in range(start, stop))
+        return tuple(values[element] for element in range(self._plan.nodes[source].node.size))
+
+    # ---- results -------------------------------------------------------------------------------------------
+
+    def record(self, accept: Accept, rows: bytes | None) -> None:
+        """Take over the rows that the engine accepted of a report."""
+        if rows is None or not accept.ranges:
+            return
+        with pa.ipc.open_stream(pa.py_buffer(rows)) as stream:
+            batch = stream.read_next_batch()
+        planned = self._plan.nodes[accept.node]
+        element = batch.column("trial" if isinstance(planned.node, Sweep) else "element")
+        count = sum(stop - start for start, stop in accept.ranges)
+        if count != batch.num_rows:
+            numbers = np.asarray(element)
+            wanted = np.zeros(len(numbers), bool)
+            for start, stop in accept.ranges:
+                wanted |= (numbers >= start) & (numbers < stop)
+            batch = batch.filter(pa.array(wanted))
+        self._add(planned, batch)
+
+    def _add(self, planned: PlannedNode, batch: pa.RecordBatch | None) -> None:
+        if batch is None or batch.num_rows == 0:
+            return
+        self._writer.add(self._folder(planned), batch)
+        if isinstance(planned.node, Sweep):
+            self._selections[planned.id].add(batch)
+        elif planned.consumed:
+            self._keep_handles(planned, batch)
+
+    def _keep_handles(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
+        held = self._values[planned.id]
+        columns = (rows.column(name).to_pylist() for name in VALUE_COLUMNS)
+        for element, _, digest, kind, size, payload in zip(*columns, strict=True):
+            if digest is not None:
+                held[element] = ValueHandle(digest, kind, size, payload)
+
+    def fail(self, command: FailElements) -> None:
+        """Record elements as failed because of one that they needed."""
+        cause = self._plan.nodes[command.cause_node]
+        what = f"group {self._group_text(cause, command.cause_element)} of " if _has_groups(cause) else ""
+        where = "" if what or not cause.node.fans_out else f"element {command.cause_element} of "
+        error = f"not run: {what}{where}{cause.name!r}, which it needs, failed"
+        self._end(self._plan.nodes[command.node], command.start, command.stop, "failed", error, attempt=0)
+
+    def lose(self, command: LoseElement) -> None:
+        """Record an element as lost with its workers, or as timed out if they hung."""
+        if command.cause is LossCause.HUNG:
+            status, error = "timeout", "its worker stopped answering, so it was ended; twice"
+        else:
+            status, error = "lost", "its worker process died while it ran (killed, crashed or out of memory); twice"
+        planned = self._plan.nodes[command.node]
+        self._end(planned, command.element, command.element + 1, status, error, command.attempt)
+
+    def _end(
+        self, planned: PlannedNode, start: int, stop: int, status: str, error: str, attempt: int
+    ) -> None:
+        self.failed += stop - start
+        now = self._clock()
+        program = self._plan.programs.get(planned.id)
+        if isinstance(program, SweepProgram):
+            rows = self._rows.setdefault(planned.id, TrialRows(program, self._place))
+            trials = program.source.trials
+            while start < stop:
+                group = start // trials
+                end = min(stop, (group + 1) * trials)
+                chunk = TrialChunk(
+                    program, group, start - group * trials, end - group * trials, self._data_of(planned, group)
+                )
+                outcomes = [Outcome(now, 0.0, None, status, error)] * (end - start)
+                self._add(planned, rows.build([TrialPart(chunk, 0, outcomes, attempt)]))
+                start = end
+        else:
+            ended = [ElementOutcome(now, 0.0, None, status, error)] * (stop - start)
+            code = program.code if program is not None else ""
+            self._add(planned, element_rows(self._place, code, start, ended, attempt))
+
+    def _data_of(self, planned: PlannedNode, group: int) -> str | None:
+        if not planned.node.arguments:
+            return None
+        source = planned.sources[0]
+        if source is not None and group not in self._values[source]:
+            return None  # the data themselves failed
+        return self._handles(planned, 0, group, group + 1)[0].digest
+
+    # ---- best trials ---------------------------------------------------------------------------------------
+
+    def evaluate(self, node: NodeId, start: int, stop: int) -> tuple[int, ...]:
+        """Choose the best trials of the groups ``[start, stop)``; returns the groups that have none."""
+        planned = self._plan.nodes[node]
+        assert isinstance(planned.node, BestNode)
+        outcomes: list[ElementOutcome] = []
+        without: list[int] = []
+        for group in range(start, stop):
+            chosen = self._best_of(planned, group)
+            now = self._clock()
+            if chosen:
+                value = chosen if planned.node.k is not None else chosen[0]
+                outcomes.append(ElementOutcome(now, 0.0, store_value(value, self._objects)))
+            else:
+                without.append(group)
+                error = f"no trial of group {self._group_text(planned, group)} succeeded"
+                outcomes.append(ElementOutcome(now, 0.0, None, "failed", error))
+        self.failed += len(without)
+        self._without_best.setdefault(node, []).extend(without)
+        self._add(planned, element_rows(self._place, "", start, outcomes, 1))
+        return tuple(without)
+
+    def _best_of(self, planned: PlannedNode, group: int) -> list[Best]:
+        node = planned.node
+        assert isinstance(node, BestNode)
+        (sweep_id,) = planned.sources
+        assert sweep_id is not None
+        selection, source = self._selections[sweep_id], node.sweep.source
+        keys = dict(node.sweep.groups[group])
+        chosen: list[Best] = []
+        for candidate in selection.of(group)[: node.k or 1]:
+            position = candidate.trial - group * source.trials
+            batch = source.batch(group_key(keys), position, position + 1)
+            chosen.append(
+                Best(
+                    keys,
+                    batch.configs(keys)[0],
+                    selection.value(candidate),
+                    dict(candidate.metrics),
+                    candidate.trial,
+                    int(batch.seeds[0]),
+                    candidate.model,
+                )
+            )
+        return chosen
+
+    def warnings(self) -> Iterable[str]:
+        """What the user should know at the end."""
+        for node, groups in self._without_best.items():
+            if not groups:
+                continue
+            planned = self._plan.nodes[node]
+            shown = ", ".join(self._group_text(planned, group) for group in groups[:5])
+            more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+            yield (
+                f"{len(groups)} of {planned.node.size} groups have no best trial in {planned.name!r}, because none "
+                f"succeeded: {shown}{more}"
+            )
+
+    def leader(self) -> str | None:
+        """The best trial of the last sweep that has one, for progress."""
+        for planned in reversed(self._plan.nodes):
+            if isinstance(planned.node, Sweep):
+                selection = self._selections[planned.id]
+                if selection.leader is not None:
+                    group = selection.leader.trial // planned.node.source.trials
+                    where = f" ({self._group_text(planned, group)})" if planned.node.groups[group] else ""
+                    return f"{planned.node.metric} {selection.value(selection.leader):.4g}{where}"
+        return None
+
+    # ---- names ---------------------------------------------------------------------------------------------
+
+    def _folder(self, planned: PlannedNode) -> str:
+        if isinstance(planned.node, Sweep):
+            return trials_folder(self._run_id, planned.name)
+        return values_folder(self._run_id, planned.name)
+
+    def _group_text(self, planned: PlannedNode, element: int) -> str:
+        node = planned.node
+        groups = node.sweep.groups if isinstance(node, BestNode) else getattr(node, "groups", ())
+        group = element // node.source.trials if isinstance(node, Sweep) else element
+        return ", ".join(f"{key}={value}" for key, value in groups[group].items()) or "(all)"
+
+
+def _has_groups(planned: PlannedNode) -> bool:
+    return isinstance(planned.node, (Sweep, BestNode)) and not isinstance(planned.node, TaskNode)
+
+
+def _add_elements(held: IntervalSet, elements: np.ndarray) -> None:
+    """Add single elements, most of them neighbours, in a few runs."""
+    if not len(elements):
+        return
+    ordered = np.unique(elements)
+    cuts = np.flatnonzero(np.diff(ordered) != 1)
+    starts = np.concatenate([ordered[:1], ordered[cuts + 1]])
+    stops = np.concatenate([ordered[cuts], ordered[-1:]]) + 1
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        held.add(start, stop)

@@ -1,0 +1,264 @@
+"""From nodes to a plan: the engine's graph, the workers' programs, and the record that says what this run is.
+
+The plan is where functions are pickled and fingerprinted, so a function that can't be sent, or names that clash, are found
+here, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from umbel.runtime.code import CodeFingerprint, check_picklable, fingerprint
+from umbel.runtime.nodes import BestNode, Node, Sweep, TaskNode
+from umbel.runtime.programs import InputKind, Parameter, Program, SweepProgram, TaskProgram
+from umbel.runtime.task import Resources, Task
+from umbel.runtime.values import value_digest
+from umbel.scheduler.errors import GraphError, UsageError
+from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
+
+__all__ = ["Plan", "PlannedNode", "make_plan"]
+
+
+@dataclass(slots=True)
+class PlannedNode:
+    """A node with its name in this run and the positions of its parents."""
+
+    id: NodeId
+    name: str
+    node: Node
+    #: For each argument, the id of the node it comes from, or None for plain values.
+    sources: tuple[NodeId | None, ...]
+    #: True if a later node, or the caller, reads its values.
+    consumed: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that is needed to run a graph."""
+
+    nodes: list[PlannedNode]
+    graph: Graph
+    #: By node; nodes that the driver evaluates have none.
+    programs: dict[NodeId, Program]
+    #: What a worker of each shape holds.
+    shapes: dict[ShapeId, Resources]
+    code: dict[NodeId, CodeFingerprint]
+    targets: tuple[NodeId, ...]
+    by_name: dict[str, PlannedNode] = field(default_factory=dict)
+
+    @property
+    def total_trials(self) -> int:
+        """Trials of all sweeps together."""
+        return sum(planned.node.size for planned in self.nodes if isinstance(planned.node, Sweep))
+
+    def describe(self, digests: Callable[[PlannedNode], list[str | None]]) -> list[dict[str, object]]:
+        """The graph for the run's record: enough to tell whether another graph is the same.
+
+        Args:
+            digests: gives for each argument of a node the digest of its plain values, or None.
+        """
+        return [self._describe(planned, digests(planned)) for planned in self.nodes]
+
+    def _describe(self, planned: PlannedNode, digests: list[str | None]) -> dict[str, object]:
+        node = planned.node
+        code = self.code.get(planned.id)
+        entry: dict[str, object] = {
+            "name": planned.name,
+            "kind": _kind(node),
+            "size": node.size,
+            "inputs": [self.nodes[source].name for source in planned.sources if source is not None],
+            "arguments": [
+                {"name": argument.keyword, "kind": argument.kind.value, "node": source, "digest": digest}
+                for argument, source, digest in zip(node.arguments, planned.sources, digests, strict=True)
+            ],
+            "code": code.digest if code else None,
+        }
+        if code is not None:
+            entry["code_parts"] = code.parts
+        if isinstance(node, Sweep):
+            entry["sweep"] = {
+                "group_names": list(node.groups[0]) if node.groups else [],
+                "groups": [list(group.values()) for group in node.groups],
+                "trials": node.source.trials,
+                "metric": node.metric,
+                "mode": node.mode,
+                "search": node.source.search,
+                "seed": node.source.seed,
+                "space": node.source.space.describe(value_digest),
+            }
+        elif isinstance(node, BestNode):
+            entry["top"] = node.k
+        return entry
+
+
+def make_plan(target: Node | Sequence[Node]) -> Plan:
+    """Plan the nodes that lead to a target (or several).
+
+    Raises:
+        UsageError: the target is not a node.
+        CodeError: a function can't be sent to workers.
+        GraphError: two sweeps of one name.
+    """
+    targets = [target] if isinstance(target, Node) else target
+    if not isinstance(targets, (list, tuple)) or not targets or not all(isinstance(t, Node) for t in targets):
+        raise UsageError(
+            "there is nothing to run",
+            got=target,
+            expected="a node (task.bind(…), task.map(…), umbel.sweep(…)) or a list of nodes",
+            hint="a decorated function alone is not a node: bind it first" if isinstance(target, Task) else None,
+        )
+    ordered = _in_order(targets)
+    ids = {id(node): NodeId(position) for position, node in enumerate(ordered)}
+    names = _unique_names(ordered)
+    nodes = [
+        PlannedNode(
+            ids[id(node)],
+            name,
+            node,
+            tuple(ids[id(a.source)] if isinstance(a.source, Node) else None for a in node.arguments),
+        )
+        for node, name in zip(ordered, names, strict=True)
+    ]
+    for planned in nodes:
+        for source in planned.sources:
+            if source is not None:
+                nodes[source].consumed = True
+    shapes: dict[tuple[object, ...], ShapeId] = {}
+    resources: dict[ShapeId, Resources] = {}
+    pickled: dict[int, bytes] = {}
+    programs: dict[NodeId, Program] = {}
+    code: dict[NodeId, CodeFingerprint] = {}
+    specs: list[NodeSpec] = []
+    for planned in nodes:
+        node = planned.node
+        shape: ShapeId | None = None
+        retry, timeout_s = RetryPolicy(), None
+        if isinstance(node, (TaskNode, Sweep)):
+            task = node.task
+            shape = shapes.setdefault(task.resources.as_key(), ShapeId(len(shapes)))
+            resources[shape] = task.resources
+            if id(task) not in pickled:
+                pickled[id(task)] = _pickle(task, planned.name)
+            code[planned.id] = fingerprint(task.fn)
+            programs[planned.id] = _program(planned, task, pickled[id(task)], code[planned.id].digest)
+            retry, timeout_s = RetryPolicy(retries=task.retries), task.timeout_s
+        specs.append(
+            NodeSpec(
+                planned.id,
+                planned.name,
+                node.size,
+                _inputs(planned, nodes),
+                shape,
+                node.source.trials if isinstance(node, Sweep) and node.arguments else 0,
+                retry,
+                timeout_s,
+            )
+        )
+    return Plan(
+        nodes,
+        Graph(specs),
+        programs,
+        resources,
+        code,
+        tuple(ids[id(t)] for t in targets),
+        {planned.name: planned for planned in nodes},
+    )
+
+
+def _in_order(targets: Sequence[Node]) -> list[Node]:
+    """The targets and all they need, inputs first; by a stack of its own, since chains may be long."""
+    ordered: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(target, False) for target in reversed(targets)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            ordered.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in reversed(node.parents()) if id(parent) not in seen)
+    return ordered
+
+
+def _unique_names(nodes: Sequence[Node]) -> list[str]:
+    taken: dict[str, int] = {}
+    names: list[str] = []
+    for node in nodes:
+        count = taken[node.name] = taken.get(node.name, 0) + 1
+        if count > 1 and isinstance(node, Sweep):
+            raise GraphError(
+                f"two sweeps are named {node.name!r}",
+                expected="a name of its own for each, since results are looked up by it",
+                hint="give umbel.sweep(…, name=…)",
+            )
+        name = node.name if count == 1 else f"{node.name}-{count}"
+        while count > 1 and name in taken:
+            count += 1
+            name = f"{node.name}-{count}"
+        taken.setdefault(name, 1)
+        names.append(name)
+    return names
+
+
+def _pickle(task: Task[..., Any], name: str) -> bytes:
+    check_picklable(task.fn, f"the function of {name!r}")
+    return cloudpickle.dumps((_plain(task.fn), task.retry_on))
+
+
+def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that `Task` wraps, seen through tasks made of tasks."""
+    while isinstance(fn, Task):
+        fn = fn.fn
+    return fn
+
+
+def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: str) -> Program:
+    node = planned.node
+    parameters = tuple(Parameter(argument.keyword, argument.kind) for argument in node.arguments)
+    if isinstance(node, Sweep):
+        return SweepProgram(
+            planned.id,
+            planned.name,
+            function,
+            code,
+            task.retries,
+            task.timeout_s,
+            parameters,
+            node.source,
+            node.groups,
+            node.metric,
+            node.mode,
+            node.keep,
+        )
+    return TaskProgram(planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters)
+
+
+def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, ...]:
+    node = planned.node
+    if isinstance(node, BestNode):
+        (source,) = planned.sources
+        assert source is not None
+        return (Input(source, parent_block=node.sweep.source.trials, child_block=1, needs_success=False),)
+    found: list[Input] = []
+    for argument, source in zip(node.arguments, planned.sources, strict=True):
+        if source is None:
+            continue
+        if argument.kind is InputKind.EACH:
+            block = node.source.trials if isinstance(node, Sweep) else 1
+            found.append(Input(source, parent_block=1, child_block=block))
+        else:
+            found.append(Input(source, parent_block=0))
+    return tuple(found)
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Sweep):
+        return "sweep"
+    if isinstance(node, BestNode):
+        return "best" if node.k is None else "top"
+    return "map" if node.fans_out else "task"

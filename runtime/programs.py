@@ -1,0 +1,79 @@
+"""What a worker needs to know of each node to run any lease of it: sent once, when the worker starts.
+
+What differs from lease to lease, the handles of its inputs, travels with the lease as `LeaseInputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from umbel.runtime.values import ValueHandle
+from umbel.scheduler.graph import NodeId
+from umbel.scheduler.sampling import TrialSource
+
+__all__ = ["InputKind", "LeaseInputs", "Parameter", "Program", "SweepProgram", "TaskProgram"]
+
+
+class InputKind(Enum):
+    """How a parameter's handles relate to the elements of the node."""
+
+    #: One handle an element (of a sweep: a group).
+    EACH = "each"
+    #: One handle, the same for all.
+    ONE = "one"
+    #: A list of handles, whole, the same for all.
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter that a handle fills; ``keyword`` None means by position."""
+
+    keyword: str | None
+    kind: InputKind
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is the same for tasks and sweeps."""
+
+    node: NodeId
+    name: str
+    #: The pickled function and the exceptions that it is retried on, ``(fn, retry_on)``.
+    function: bytes
+    #: The code's fingerprint.
+    code: str
+    retries: int
+    timeout_s: float | None
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgram(Program):
+    """A task: one call an element."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgram(Program):
+    """A sweep: one call a trial, with a config made from the trial's index."""
+
+    source: TrialSource
+    #: The groups in order, each a mapping of the same keys.
+    groups: tuple[Mapping[str, object], ...]
+    metric: str
+    mode: str
+    #: Which trials' models are stored: "best" (those that beat their group's best so far), "all" or "none".
+    keep: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInputs:
+    """The handles for one lease, one tuple a parameter of its program.
+
+    Of an EACH parameter it holds those of the lease's elements in order (of a sweep: of the groups that the lease
+    touches), of a ONE parameter one, of an ALL parameter all.
+    """
+
+    handles: tuple[tuple[ValueHandle, ...], ...] = ()

@@ -1,0 +1,90 @@
+"""Which Ray cluster a run uses: the one given, the one of the environment, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from umbel.runtime.task import Resources
+from umbel.scheduler.errors import ExecutorError
+
+__all__ = ["connect", "slots"]
+
+
+def connect(address: str | None) -> bool:
+    """Connect this process to Ray; True if that started a cluster on this machine.
+
+    A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets), names the
+    cluster to join; without either, one is started here and ends with this process.
+
+    Raises:
+        ExecutorError: the cluster can't be reached or started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+    try:
+        ray.init(
+            address=target,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **options,
+        )
+    except Exception as error:
+        raise ExecutorError(
+            "Ray can't be started on this machine" if target == "local" else "the Ray cluster can't be reached",
+            got=f"{target}: {type(error).__name__}: {error}",
+            expected="a running cluster at the address (address=, or $RAY_ADDRESS), or room to start one here",
+            hint='executor="inline" runs without Ray',
+        ) from error
+    return target == "local"
+
+
+def slots(resources: Resources) -> int:
+    """How many workers that hold these resources fit on the cluster's nodes.
+
+    Raises:
+        ExecutorError: not one fits; says what is missing.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    needed = ray_amounts(resources)
+    count = sum(_fit(needed, node["Resources"], resources.labels, node.get("Labels") or {}) for node in nodes)
+    if count == 0:
+        held = "; ".join(
+            ", ".join(f"{name} {node['Resources'].get(name, 0):g}" for name in needed) or "no constraint"
+            for node in nodes[:5]
+        )
+        labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
+        raise ExecutorError(
+            "no node of the Ray cluster can hold a worker of this graph",
+            got=f"nodes that have: {held}",
+            expected=f"a node with {', '.join(f'{name} {amount:g}' for name, amount in needed.items())}{labels}",
+            hint="lower the task's cpus, gpus, memory or resources, or use a cluster that has them",
+        )
+    return count
+
+
+def ray_amounts(resources: Resources) -> dict[str, float]:
+    """Resources by Ray's names, those that are not zero."""
+    amounts: dict[str, float] = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    if resources.memory_bytes:
+        amounts["memory"] = resources.memory_bytes
+    return {name: amount for name, amount in amounts.items() if amount > 0}
+
+
+def _fit(
+    needed: Mapping[str, float], held: Mapping[str, float], wanted: Mapping[str, str], labels: Mapping[str, str]
+) -> int:
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return 0
+    if not needed:  # a task that holds nothing still occupies a processor's time
+        return int(held.get("CPU", 0)) or 1
+    return min(int(held.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items())

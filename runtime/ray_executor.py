@@ -1,0 +1,289 @@
+"""The Ray executor: a pool of long-lived worker actors, one a slot, driven by one loop in the driver.
+
+Every worker has one `poll` call in flight; its answer arrives by a callback on a queue, so the loop's cost depends on
+how many answers come and not on how many workers there are. A worker that dies shows in its poll's error.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from umbel.runtime.plan import Plan
+from umbel.runtime.programs import LeaseInputs
+from umbel.runtime.ray_cluster import connect, slots
+from umbel.runtime.session import Session
+from umbel.runtime.task import Resources
+from umbel.runtime.worker import GrantLease, RevokeLease, Worker, WorkerCommand, WorkerSetup
+from umbel.scheduler.errors import ExecutorError, StoreError
+from umbel.scheduler.graph import ShapeId
+from umbel.scheduler.protocol import Capacity, Lease, LeaseId, LossCause, WorkerId, WorkerJoined, WorkerLost
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["RayExecutor"]
+
+#: Seconds between two answers of a worker that has nothing urgent to say. What is finished waits at most this long before the
+#: driver has it.
+REPORT_EVERY_S = 0.4
+#: With many workers they answer less often, so that the driver hears at most 1 / this a second.
+REPORT_SPACING_S = 0.0005
+#: Workers that may die before their first answer, one after another, until the run gives up.
+START_ATTEMPTS = 4
+#: Seconds that workers get to hand over what they have finished when the run is interrupted.
+FLUSH_S = 1.5
+
+
+class _Call(Enum):
+    HELLO = "hello"
+    POLL = "poll"
+
+
+@dataclass(slots=True)
+class _Member:
+    """A worker as the driver sees it."""
+
+    shape: ShapeId
+    actor: Any
+    joined: bool = False
+    #: Commands to go with the next poll, or with a push if a poll is out.
+    outgoing: list[WorkerCommand] = field(default_factory=list)
+
+
+class RayExecutor:
+    """Runs a session's leases on Ray.
+
+    Args:
+        plan: the graph.
+        objects: the store; every worker must be able to reach it.
+        run_id: the run.
+        address: the cluster to join; see `umbel.runtime.ray_cluster.connect`.
+        workers: most workers of each shape; None: as many as fit on the cluster.
+    """
+
+    def __init__(
+        self, plan: Plan, objects: ObjectStore, run_id: str, address: str | None, workers: int | None
+    ) -> None:
+        self._plan = plan
+        self._objects = objects
+        self._run_id = run_id
+        self._address = address
+        self._limit = workers
+        self._answers: queue.SimpleQueue[tuple[WorkerId, _Call, Future[Any]] | None] = queue.SimpleQueue()
+        self._members: dict[WorkerId, _Member] = {}
+        self._dirty: dict[WorkerId, None] = {}
+        self._capacity: dict[ShapeId, int] = {}
+        self._wanted: dict[ShapeId, int] = {}
+        self._started = 0
+        self._failed_starts = 0
+        self._actor_class: Any = None
+        self._setup: Any = None
+
+    def run(self, session: Session) -> None:
+        """Run the session to its end, or until it is interrupted.
+
+        Raises:
+            ExecutorError: Ray can't be reached, no worker can be started, or a worker can't do its work.
+        """
+        if self._objects.is_process_local:
+            raise StoreError(
+                "this store lives in this process only, so workers can't reach it",
+                got=self._objects.url,
+                expected="a folder or an object store",
+                hint='use executor="inline" with memory://',
+            )
+        with session.signals(wake=lambda: self._answers.put(None)):
+            self._prepare()
+            try:
+                session.attach(self)
+                for shape, count in self._capacity.items():
+                    session.handle(Capacity(shape, count))
+                while not session.should_stop:
+                    self._step(session, session.wait_s())
+                    if session.asked_to_stop:
+                        session.interrupt()
+                        self._flush(session)
+            finally:
+                for worker in list(self._members):
+                    self._kill(worker)
+
+    def _prepare(self) -> None:
+        connect(self._address)
+        import ray
+
+        for shape, resources in self._plan.shapes.items():
+            fitting = slots(resources)
+            self._capacity[shape] = fitting if self._limit is None else min(self._limit, fitting)
+        self._actor_class = ray.remote(Worker)
+        self._setup = ray.put(WorkerSetup(list(self._plan.programs.values()), self._objects, self._run_id))
+
+    def _step(self, session: Session, wait_s: float) -> None:
+        """Wait for an answer, take over all that are there, send what came of it."""
+        try:
+            answer = self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
+            while True:
+                if answer is not None:
+                    self._on_answer(session, *answer)
+                    self._push()
+                answer = self._answers.get_nowait()
+        except queue.Empty:
+            pass
+        session.tick()
+        self._push()
+
+    # ---- commands ------------------------------------------------------------------------------------------
+
+    def grant(self, worker: WorkerId, lease: Lease, inputs: LeaseInputs) -> None:
+        """Send a lease along with the worker's next poll, or by itself if a poll is out."""
+        self._send(worker, GrantLease(lease, inputs))
+
+    def revoke(self, worker: WorkerId, lease: LeaseId, stop: int) -> None:
+        """Send a revocation."""
+        self._send(worker, RevokeLease(lease, stop))
+
+    def want(self, shape: ShapeId, count: int) -> None:
+        """Start workers until there are as many; surplus ones stay, idle, until another shape needs their room."""
+        self._wanted[shape] = count
+        self._refill(shape)
+
+    def end_worker(self, worker: WorkerId) -> None:
+        """Kill a worker's process, and start another if there is work for it."""
+        member = self._kill(worker)
+        if member is not None:
+            self._refill(member.shape)
+
+    def _kill(self, worker: WorkerId) -> _Member | None:
+        import ray
+
+        member = self._members.pop(worker, None)
+        if member is not None:
+            ray.kill(member.actor, no_restart=True)
+        return member
+
+    def _refill(self, shape: ShapeId) -> None:
+        alive = sum(member.shape == shape for member in self._members.values())
+        for _ in range(min(self._wanted.get(shape, 0), self._capacity[shape]) - alive):
+            self._start_worker(shape)
+
+    def _start_worker(self, shape: ShapeId) -> None:
+        self._started += 1
+        worker = WorkerId(f"w{self._started}")
+        options = _actor_options(self._plan.shapes[shape])
+        member = _Member(shape, self._actor_class.options(**options).remote(self._setup, worker))
+        self._members[worker] = member
+        self._ask(worker, _Call.HELLO, member.actor.hello.remote())
+
+    def _send(self, worker: WorkerId, command: WorkerCommand) -> None:
+        self._members[worker].outgoing.append(command)
+        self._dirty[worker] = None
+
+    def _push(self) -> None:
+        """Send the commands of workers whose poll is out."""
+        for worker in self._dirty:
+            member = self._members.get(worker)
+            if member is not None and member.outgoing:
+                commands, member.outgoing = member.outgoing, []
+                member.actor.push.remote(commands)  # if the worker is gone, its poll will say so
+        self._dirty.clear()
+
+    def _poll(self, worker: WorkerId) -> None:
+        member = self._members[worker]
+        commands, member.outgoing = member.outgoing, []
+        wait_s = max(REPORT_EVERY_S, REPORT_SPACING_S * len(self._members))
+        self._ask(worker, _Call.POLL, member.actor.poll.remote(commands, wait_s))
+
+    def _ask(self, worker: WorkerId, call: _Call, ref: Any) -> None:
+        answers = self._answers
+        ref.future().add_done_callback(lambda future: answers.put((worker, call, future)))
+
+    # ---- answers -------------------------------------------------------------------------------------------
+
+    def _on_answer(self, session: Session, worker: WorkerId, call: _Call, future: Future[Any]) -> None:
+        member = self._members.get(worker)
+        if member is None:
+            return  # ended by us since
+        error = future.exception()
+        if error is not None:
+            self._on_error(session, worker, member, error)
+            return
+        if call is _Call.HELLO:
+            if not future.result():
+                raise StoreError(
+                    "a worker does not see this run in the store",
+                    got=self._objects.url,
+                    expected="a store that every node reaches: a shared file system, or an object store",
+                )
+            member.joined = True
+            self._failed_starts = 0
+            session.handle(WorkerJoined(worker, member.shape))
+        else:
+            for report in future.result():
+                session.on_report(worker, report)
+        if worker in self._members:
+            self._poll(worker)
+
+    def _on_error(self, session: Session, worker: WorkerId, member: _Member, error: BaseException) -> None:
+        from ray.exceptions import RayActorError, RayTaskError
+
+        del self._members[worker]
+        if not isinstance(error, RayActorError) or getattr(error, "actor_init_failed", False):
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            raise ExecutorError(
+                "a worker can't do its work", got=f"{type(cause).__name__}: {cause}", expected=_EXPECTED
+            ) from error
+        if member.joined:
+            session.handle(WorkerLost(worker, _cause(error)))
+        else:
+            self._failed_starts += 1
+            if self._failed_starts >= START_ATTEMPTS:
+                raise ExecutorError(
+                    f"{START_ATTEMPTS} workers in a row died before their first answer",
+                    got=str(error),
+                    hint="look into the worker logs under the Ray session's logs folder",
+                ) from error
+        self._refill(member.shape)
+
+    def _flush(self, session: Session) -> None:
+        """After an interruption: take over what workers have finished, for a moment."""
+        self._push()
+        deadline = time.monotonic() + FLUSH_S
+        while session.engine.busy and not session.finished and (left := deadline - time.monotonic()) > 0:
+            try:
+                answer = self._answers.get(timeout=left)
+            except queue.Empty:
+                break
+            if answer is not None:
+                self._on_answer(session, *answer)
+
+
+_EXPECTED = "a worker that can import what the graph's functions need"
+
+
+def _cause(error: Any) -> LossCause:
+    """Who is to blame for a worker's death, as far as Ray tells."""
+    if getattr(error, "preempted", False) or "node has died" in str(error) or "node was terminated" in str(error):
+        return LossCause.PREEMPTED
+    return LossCause.CRASHED
+
+
+def _actor_options(resources: Resources) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        # One thread waits in a poll while others take commands.
+        "max_concurrency": 4,
+        # Ray's own events would cost more than a short lease.
+        "enable_task_events": False,
+    }
+    if resources.memory_bytes:
+        options["memory"] = resources.memory_bytes
+    if resources.custom:
+        options["resources"] = dict(resources.custom)
+    if resources.labels:
+        options["label_selector"] = dict(resources.labels)
+    return options

@@ -1,0 +1,43 @@
+"""What user functions return and receive besides plain values: a trial's result, and a group's best trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Best", "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Metrics together with the model that earned them.
+
+    Args:
+        metrics: a number, or numbers by name.
+        model: any object; it is stored as an artifact of the run, and its digest stands in the row's ``model``.
+    """
+
+    metrics: float | Mapping[str, float]
+    model: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial of a group: what `Sweep.best()` hands to the next node.
+
+    The best is the trial with the lowest (mode "min") or highest (mode "max") finite metric; of equals, the first.
+    """
+
+    #: The group's keys, ``{"country": "DEU"}``.
+    group: dict[str, object]
+    #: The config that the trial was given, group keys included.
+    config: dict[str, object]
+    #: The metric that the sweep is judged by.
+    value: float
+    #: All metrics of the trial.
+    metrics: dict[str, float]
+    #: Index of the trial in its sweep.
+    trial: int
+    seed: int
+    #: Digest of the trial's stored model, if it has one.
+    model: str | None = field(default=None)

@@ -1,0 +1,81 @@
+"""Whether a run in the store is the same as the one asked for: only then can it be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from umbel.scheduler.errors import ResumeMismatchError
+
+__all__ = ["check_same"]
+
+
+def check_same(run_id: str, record: Mapping[str, Any], graph: Sequence[Mapping[str, Any]]) -> None:
+    """Compare a run's record with the graph to be run.
+
+    Raises:
+        ResumeMismatchError: they differ; says in what, and offers a new name.
+    """
+    differences = _differences(record.get("graph", {}).get("nodes", []), graph)
+    if differences:
+        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+        raise ResumeMismatchError(
+            f"a run named {run_id!r} exists and differs from this one",
+            got=shown,
+            expected="the same graph, space and code, so that what is done can be kept",
+            hint=f"give this one a new name, {_next_name(run_id)!r} for example, or undo the change",
+        )
+
+
+def _differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+    before, after = {node["name"]: node for node in old}, {node["name"]: node for node in new}
+    found = [f"node {name!r} is gone" for name in before if name not in after]
+    found += [f"node {name!r} is new" for name in after if name not in before]
+    for name in before:
+        if name in after:
+            found += _node_differences(name, before[name], after[name])
+    return found
+
+
+def _node_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    if old.get("code") != new.get("code"):
+        found.append(f"the code of {name!r} ({_code_parts(old, new)})")
+    for key in ("kind", "size", "top", "inputs", "arguments"):
+        if old.get(key) != new.get(key):
+            found.append(f"{key} of {name!r} was {_short(old.get(key))}, is {_short(new.get(key))}")
+    old_sweep, new_sweep = old.get("sweep") or {}, new.get("sweep") or {}
+    for key in sorted({*old_sweep, *new_sweep}):
+        if old_sweep.get(key) != new_sweep.get(key):
+            was, now = old_sweep.get(key), new_sweep.get(key)
+            found.append(f"{key} of sweep {name!r} {_change(key, was, now)}")
+    return found
+
+
+def _change(key: str, was: Any, now: Any) -> str:
+    if key == "groups" and isinstance(was, list) and isinstance(now, list):
+        gone = [group for group in was if group not in now]
+        added = [group for group in now if group not in was]
+        parts = [f"{len(gone)} gone: {_short(gone)}"] if gone else []
+        parts += [f"{len(added)} new: {_short(added)}"] if added else []
+        return f"differ ({', '.join(parts) or 'in their order'})"
+    if key == "space" and isinstance(was, dict) and isinstance(now, dict):
+        names = sorted(n for n in {*was, *now} if was.get(n) != now.get(n))
+        return "differs in " + ", ".join(f"{n} (was {_short(was.get(n))}, is {_short(now.get(n))})" for n in names[:3])
+    return f"was {_short(was)}, is {_short(now)}"
+
+
+def _code_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = old.get("code_parts") or {}, new.get("code_parts") or {}
+    names = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
+    return "changed: " + (", ".join(names[:5]) or "unknown")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _next_name(run_id: str) -> str:
+    stem, _, number = run_id.rpartition("-")
+    return f"{stem}-{int(number) + 1}" if stem and number.isdecimal() else f"{run_id}-2"

@@ -1,0 +1,209 @@
+"""`umbel.run`: carry a graph out, make what comes of it durable, and resume what a run of this name had begun."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import secrets
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from umbel.runtime.code import source_zip
+from umbel.runtime.inline import InlineExecutor
+from umbel.runtime.ledger import Ledger
+from umbel.runtime.literals import Literals
+from umbel.runtime.nodes import Node
+from umbel.runtime.plan import Plan, make_plan
+from umbel.runtime.progress import Progress, format_count, format_duration, make_progress
+from umbel.runtime.ray_executor import RayExecutor
+from umbel.storage.redaction import redacted_command, redacted_url
+from umbel.runtime.resume import check_same
+from umbel.runtime.session import Session
+from umbel.scheduler.engine import Engine
+from umbel.scheduler.errors import RunInterrupted, UsageError
+from umbel.storage.layout import check_name
+from umbel.storage.ownership import Ownership
+from umbel.storage.run import Run
+from umbel.storage.segments import SegmentWriter
+from umbel.storage.store import Store, open_store
+
+__all__ = ["default_store", "run"]
+
+EXECUTORS = ("ray", "inline")
+
+
+def default_store() -> str:
+    """The store used when none is named: ``$UMBEL_STORE``, else ``./umbel-store``."""
+    import os
+
+    return os.environ.get("UMBEL_STORE") or "umbel-store"
+
+
+def run(
+    target: Node | Sequence[Node],
+    *,
+    store: str | None = None,
+    name: str | None = None,
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    progress: bool | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Run:
+    """Run a graph and wait for it. If a run of this name exists in the store, it is resumed.
+
+    Args:
+        target: the node (or nodes) whose values are wanted.
+        store: a path or any fsspec URL; default ``$UMBEL_STORE``, else ``./umbel-store``.
+        name: the run's name; without one it gets a name made of the time, and can be resumed by giving that.
+        executor: "ray", or "inline" for this process without Ray.
+        address: the Ray cluster to join; default ``$RAY_ADDRESS``, else one is started on this machine.
+        workers: at most this many workers of each kind; default: as many as fit on the cluster.
+        progress: None or "auto" (a bar on a terminal, lines elsewhere), "bar", "plain", or "quiet"/False.
+        storage_options: for fsspec, such as endpoint and credentials.
+
+    Returns:
+        The run, for reading its results. Failed trials do not raise: see `Run.failures`.
+
+    Raises:
+        UsageError: an argument or the graph is wrong; nothing was started.
+        ResumeMismatchError: the run of this name was made by another graph, space or code.
+        RunHeldError: another live process is writing it.
+        StoreError: the store can't be used.
+        RunInterrupted: Ctrl-C; what had finished is durable.
+    """
+    started = time.monotonic()
+    if executor not in EXECUTORS:
+        raise UsageError("unknown executor", got=executor, expected='"ray" or "inline"')
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise UsageError("workers is not a count", got=workers, expected="a whole number ≥ 1, or None")
+    run_id = name if name is not None else _generated_name()
+    check_name("run", run_id)
+    plan = make_plan(target)
+    shown = make_progress("auto" if progress is None else progress)
+    opened = open_store(default_store() if store is None else store, storage_options)
+    opened.prepare()
+    literals = Literals(plan, opened.objects)
+    graph = plan.describe(lambda planned: literals.digests(planned.id, len(planned.node.arguments)))
+    existing = opened.load_record(run_id)
+    if existing is not None:
+        check_same(run_id, existing, graph)
+    ownership = Ownership.acquire(opened.objects, run_id)
+    reason = "failed"
+    try:
+        if existing is None:
+            opened.create_run(_record(run_id, graph, plan, opened))
+        reason = _carry_out(plan, literals, opened, run_id, ownership, shown, executor, address, workers, started)
+    except RunInterrupted:
+        reason = "interrupted"
+        raise
+    finally:
+        ownership.release(reason)
+    return opened.run(run_id)
+
+
+def _carry_out(
+    plan: Plan,
+    literals: Literals,
+    store: Store,
+    run_id: str,
+    ownership: Ownership,
+    shown: Progress,
+    executor: str,
+    address: str | None,
+    workers: int | None,
+    started: float,
+) -> str:
+    """Run what is not done; returns how it ended."""
+    writer = SegmentWriter(store.objects)
+    try:
+        ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
+        restored = ledger.restore()
+        engine = Engine(plan.graph, restored=restored, jitter_seed=secrets.randbits(32))
+        session = Session(plan, engine, ledger, writer, ownership, shown)
+        resumed = session.done
+        shown.start(run_id, store.url, session.total, resumed)
+        if not session.finished:
+            if executor == "inline":
+                InlineExecutor(plan, store.objects, run_id).run(session)
+            else:
+                RayExecutor(plan, store.objects, run_id, address, workers).run(session)
+        shown.update(session.snapshot())
+    except BaseException:
+        _close_quietly(writer)
+        raise
+    writer.close()
+    if session.interrupted and not session.finished:
+        text = (
+            f"interrupted: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
+            "run the same command again to go on"
+        )
+        shown.finish(text)
+        raise RunInterrupted(f"run {run_id!r} was {text}")
+    if resumed < session.total or store.load_end(run_id) is None:
+        store.end_run(run_id, {"status": "done", "counts": {"total": session.total, "failed": ledger.failed}})
+    for text in ledger.warnings():
+        shown.warn(text)
+        warnings.warn(text, stacklevel=4)
+    shown.finish(_summary(run_id, session, ledger, resumed, time.monotonic() - started))
+    return "done"
+
+
+def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapsed_s: float) -> str:
+    failed = f", {format_count(ledger.failed)} failed (umbel failures {run_id})" if ledger.failed else ""
+    if resumed == session.total:
+        return f"everything is done already: {format_count(session.total)} elements{failed}"
+    again = f", {format_count(resumed)} of them before" if resumed else ""
+    return f"done: {format_count(session.total)} elements{again}{failed} in {format_duration(elapsed_s)}"
+
+
+def _close_quietly(writer: SegmentWriter) -> None:
+    """Save what can be saved; the error under way says what went wrong."""
+    try:
+        writer.close()
+    except Exception as error:
+        warnings.warn(f"the last results could not be written: {error}", stacklevel=2)
+
+
+def _record(run_id: str, graph: list[dict[str, object]], plan: Plan, store: Store) -> dict[str, object]:
+    """Who, when, what: the run's record."""
+    files = sorted({path for code in plan.code.values() for path in code.files})
+    root = Path.cwd()
+    return {
+        "format": 1,
+        "id": run_id,
+        "name": run_id,
+        "created": datetime.now(UTC).isoformat(),
+        "user": _user(),
+        "host": socket.gethostname(),
+        "command": redacted_command(sys.argv),
+        "store": redacted_url(store.url),
+        "versions": {
+            "umbel": version("umbel"),
+            "python": platform.python_version(),
+            "ray": version("ray"),
+            "numpy": version("numpy"),
+            "pyarrow": version("pyarrow"),
+        },
+        "platform": platform.platform(),
+        "source": store.put_code(source_zip(files, root)) if files else None,
+        "graph": {"nodes": graph},
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def _generated_name() -> str:
+    return f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

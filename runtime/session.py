@@ -1,0 +1,283 @@
+"""One sitting of a run: the engine, the ledger and an executor, joined by a loop of events and commands.
+
+An executor (Ray, or this process) reports to the session and carries out what concerns workers; all else, recording,
+evaluating, progress, interruption, is the same whatever runs the trials, and is here.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from umbel.runtime.lease_runner import LeaseReport
+from umbel.runtime.ledger import Ledger
+from umbel.runtime.plan import Plan
+from umbel.runtime.programs import LeaseInputs
+from umbel.runtime.progress import Progress, RateMeter, Snapshot
+from umbel.scheduler.engine import Engine
+from umbel.scheduler.graph import ShapeId
+from umbel.scheduler.protocol import (
+    Accept,
+    Cancel,
+    Command,
+    Evaluate,
+    Evaluated,
+    Event,
+    FailElements,
+    FinishNode,
+    Grant,
+    Lease,
+    LeaseId,
+    LoseElement,
+    LossCause,
+    Reported,
+    Retire,
+    Revoke,
+    StopWorker,
+    Tick,
+    WantWorkers,
+    WorkerId,
+    WorkerLost,
+)
+from umbel.storage.ownership import Ownership
+from umbel.storage.segments import SegmentWriter
+
+__all__ = ["Executor", "Session"]
+
+#: Seconds between two looks at progress.
+PROGRESS_EVERY_S = 0.2
+
+
+class Executor(Protocol):
+    """What carries out the commands that concern workers."""
+
+    def grant(self, worker: WorkerId, lease: Lease, inputs: LeaseInputs) -> None:
+        """Give a lease to a worker."""
+
+    def revoke(self, worker: WorkerId, lease: LeaseId, stop: int) -> None:
+        """Ask a worker to end a lease earlier."""
+
+    def want(self, shape: ShapeId, count: int) -> None:
+        """Have this many workers of a shape, if they can be had."""
+
+    def end_worker(self, worker: WorkerId) -> None:
+        """End a worker's process; its loss has been taken note of."""
+
+
+class Session:
+    """One sitting of a run.
+
+    Args:
+        plan: the graph.
+        engine: the scheduler, with what earlier sittings finished restored.
+        ledger: the results.
+        writer: the segment writer that the ledger uses.
+        ownership: this process's claim on the run.
+        progress: what shows progress.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        ledger: Ledger,
+        writer: SegmentWriter,
+        ownership: Ownership,
+        progress: Progress,
+    ) -> None:
+        self.plan = plan
+        self.engine = engine
+        self.ledger = ledger
+        self.interrupted = False
+        self._writer = writer
+        self._ownership = ownership
+        self._progress = progress
+        self._executor: Executor | None = None
+        self._total = sum(spec.size for spec in plan.graph)
+        self._started = time.monotonic()
+        self._resumed = self.done
+        self._rate = RateMeter()
+        self._next_progress = 0.0
+        self._next_renewal = self._started + ownership.record.lease_s / 3
+
+    @property
+    def total(self) -> int:
+        """Elements of all nodes."""
+        return self._total
+
+    @property
+    def done(self) -> int:
+        """Elements that have ended."""
+        return sum(len(node.done) for node in self.engine.nodes)
+
+    @property
+    def finished(self) -> bool:
+        """True if nothing is left to do."""
+        return self.engine.finished
+
+    @property
+    def should_stop(self) -> bool:
+        """True if the executor's loop should end."""
+        return self.finished or self.interrupted
+
+    # ---- events in, commands out ---------------------------------------------------------------------------
+
+    def attach(self, executor: Executor) -> None:
+        """Begin: tell the executor what is wanted."""
+        self._executor = executor
+        self.handle(Tick())
+
+    def handle(self, event: Event) -> None:
+        """Tell the engine of an event and carry out what it answers."""
+        self._dispatch(event, None)
+
+    def on_report(self, worker: WorkerId, report: LeaseReport) -> None:
+        """Take over what a worker says of a lease. If it overran its time limit, its worker is ended."""
+        event = Reported(
+            worker,
+            report.lease,
+            report.begin,
+            report.position,
+            report.stop,
+            report.failed,
+            report.retries,
+            report.busy_s,
+        )
+        self.ledger.failed += len(report.failed)
+        self._dispatch(event, report.rows)
+        if report.overrun:
+            self._dispatch(WorkerLost(worker, LossCause.PREEMPTED), None)  # it is not the next elements' fault
+            assert self._executor is not None
+            self._executor.end_worker(worker)
+
+    def _dispatch(self, event: Event, rows: bytes | None) -> None:
+        waiting: deque[Event] = deque([event])
+        while waiting:
+            current = waiting.popleft()
+            for command in self.engine.handle(current, time.monotonic()):
+                self._carry_out(command, rows, waiting)
+
+    def _carry_out(self, command: Command, rows: bytes | None, waiting: deque[Event]) -> None:
+        executor = self._executor
+        assert executor is not None
+        match command:
+            case Accept():
+                self.ledger.record(command, rows)
+            case Grant(worker, lease):
+                executor.grant(worker, lease, self.ledger.inputs(lease))
+            case Revoke(worker, lease_id, stop):
+                executor.revoke(worker, lease_id, stop)
+            case Evaluate(node, start, stop):
+                failed = self.ledger.evaluate(node, start, stop)
+                waiting.append(Evaluated(node, start, stop, failed))
+            case FailElements():
+                self.ledger.fail(command)
+            case LoseElement():
+                self.ledger.lose(command)
+            case StopWorker(worker):
+                waiting.append(WorkerLost(worker, LossCause.HUNG))
+                executor.end_worker(worker)
+            case Retire(worker):
+                executor.end_worker(worker)
+            case WantWorkers(shape, count):
+                executor.want(shape, count)
+            case FinishNode():
+                pass
+
+    # ---- what has to be done every now and then ------------------------------------------------------------
+
+    def tick(self) -> None:
+        """To be called often: time passes for the engine, the claim is renewed, progress is shown.
+
+        Raises:
+            RunHeldError: another process has taken the run over.
+        """
+        now = time.monotonic()
+        if self.engine.wakeup_s(now) <= 0:
+            self.handle(Tick())
+        if now >= self._next_renewal:
+            self._ownership.renew()
+            self._next_renewal = now + self._ownership.record.lease_s / 3
+        if now >= self._next_progress:
+            self._next_progress = now + PROGRESS_EVERY_S
+            self._progress.update(self.snapshot())
+
+    def wait_s(self) -> float:
+        """How long the executor may wait for news before the next `tick`."""
+        now = time.monotonic()
+        return max(0.0, min(self.engine.wakeup_s(now), self._next_progress - now, self._next_renewal - now))
+
+    def snapshot(self) -> Snapshot:
+        """Where the run stands."""
+        now = time.monotonic()
+        done = self.done
+        rate = self._rate.add(now, done - self._resumed)
+        left = self._total - done
+        stage = next((p.name for p, n in zip(self.plan.nodes, self.engine.nodes, strict=True) if not n.finished), None)
+        return Snapshot(
+            done=done,
+            total=self._total,
+            failed=self.ledger.failed,
+            running=self.engine.running(),
+            workers=self.engine.workers,
+            rate_per_s=rate,
+            eta_s=left / rate if rate else None,
+            elapsed_s=now - self._started,
+            best=self.ledger.leader(),
+            stage=stage,
+        )
+
+    # ---- interruption --------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Stop granting; the executor's loop ends at its next look."""
+        if not self.interrupted:
+            self.interrupted = True
+            if self._executor is not None:
+                self.handle(Cancel())
+
+    @contextmanager
+    def signals(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While inside, Ctrl-C (or SIGTERM) once ends the run in good order, and twice at once.
+
+        Args:
+            wake: called from the signal handler to end the executor's waiting.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._asked = 0
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._asked += 1
+            if self._asked > 1:
+                self._leave()
+            wake()
+
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in kept:
+            signal.signal(number, on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    _asked = 0
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """True once Ctrl-C was pressed."""
+        return self._asked > 0
+
+    def _leave(self) -> None:
+        import os
+
+        self._progress.message("leaving at once; what was durable stays, and the run can be resumed")
+        os._exit(130)

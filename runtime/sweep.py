@@ -1,0 +1,211 @@
+"""`umbel.sweep`: one function over groups × trials, checked as far as it can be before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from umbel.runtime.nodes import Argument, Node, Sweep
+from umbel.runtime.programs import InputKind
+from umbel.runtime.spaces import to_space
+from umbel.runtime.task import Task, as_sequence, default_name, signature_of
+from umbel.scheduler.errors import GraphError, SpaceError, UsageError
+from umbel.scheduler.sampling import TrialSource, validate_search
+from umbel.scheduler.space import Space
+from umbel.storage.layout import check_name
+
+__all__ = ["sweep"]
+
+MODES = ("min", "max")
+KEEPS = ("best", "all", "none")
+#: Columns of the trials table that group keys can't take.
+RESERVED = frozenset(
+    "run sweep trial status error attempt seed started seconds host worker code data key model".split()
+)
+
+
+def sweep(
+    fn: Callable[..., Any] | Task[..., Any],
+    *,
+    space: Mapping[str, Any],
+    metric: str,
+    mode: str = "min",
+    over: Mapping[str, Sequence[Any]] | None = None,
+    data: Any = None,
+    trials: int | None = None,
+    search: str = "random",
+    seed: int = 0,
+    keep: str = "best",
+    name: str | None = None,
+) -> Sweep:
+    """Try many configs of a function in each of many groups.
+
+    Args:
+        fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric name, or
+            `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
+        space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of these.
+        metric: the metric that trials are compared by.
+        mode: "min" if less is better, "max" if more is.
+        over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
+            also stand in the config. None: one group.
+        data: one element a group (a fan-out or a sequence as long as there are groups), or a single value or node for all.
+        trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
+        search: "random" or "grid".
+        seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
+        keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what their
+            worker has seen of the group), "all" or "none".
+        name: its name in the run; the function's name otherwise.
+
+    Raises:
+        SpaceError: the space, or the search over it, is wrong.
+        UsageError: another argument is wrong.
+        GraphError: the data don't line up with the groups.
+    """
+    task = fn if isinstance(fn, Task) else Task(fn, name=name or default_name(fn))
+    name = name or task.name
+    check_name("sweep", name)
+    if not isinstance(metric, str) or not metric:
+        raise UsageError(
+            "the sweep's metric is missing", got=metric, expected="the name of the metric to compare by, as 'mase'"
+        )
+    _check_one_of("mode", mode, MODES)
+    _check_one_of("keep", keep, KEEPS)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UsageError("the sweep's seed is not a whole number", got=seed, expected="a whole number")
+    groups = _groups(over)
+    converted = to_space(space)
+    _check_names(converted, groups)
+    count = validate_search(converted, search, trials)
+    source = TrialSource(converted, search, seed, name, count)
+    arguments = () if data is None else (_data_argument(data, len(groups), over),)
+    _check_signature(task, bool(arguments))
+    return Sweep(
+        task,
+        name=name,
+        source=source,
+        groups=groups,
+        arguments=arguments,
+        metric=metric,
+        mode=mode,
+        keep=keep,
+    )
+
+
+def _check_one_of(what: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"unknown {what}", got=value, expected=" or ".join(repr(k) for k in known))
+
+
+def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]:
+    if over is None:
+        return [{}]
+    if not isinstance(over, Mapping) or not over:
+        raise UsageError(
+            "over has no groups",
+            got=over,
+            expected='values by key, such as {"country": ["DEU", "FRA"]}',
+            hint="leave it out for a sweep without groups",
+        )
+    axes: list[list[object]] = []
+    for key, values in over.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise UsageError("a group key is not a plain name", got=key, expected="a name such as 'country'")
+        if isinstance(values, Node):
+            raise UsageError(
+                f"the groups of {key!r} are a node",
+                got=values,
+                expected="values known before the run: a list of strings, numbers or booleans",
+            )
+        items = as_sequence(values)
+        if items is None or len(items) == 0:
+            raise UsageError(
+                f"the groups of {key!r} are empty" if items is not None else f"the groups of {key!r} are not a list",
+                got=values,
+                expected="at least one value, in a list",
+            )
+        axes.append(_plain_values(key, items))
+    return [dict(zip(over, values, strict=True)) for values in itertools.product(*axes)]
+
+
+def _plain_values(key: str, items: Sequence[object]) -> list[object]:
+    plain: list[object] = []
+    for item in items:
+        value = item.item() if type(item).__module__ == "numpy" and hasattr(item, "item") else item
+        if not isinstance(value, (str, int, float, bool)):
+            raise UsageError(
+                f"a group of {key!r} is not a plain value", got=value, expected="strings, numbers or booleans"
+            )
+        plain.append(value)
+    kinds = {type(value) for value in plain}
+    if len(kinds) > 1 and kinds != {int, float}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise UsageError(
+            f"the groups of {key!r} are of different types",
+            got=names,
+            expected="one type, so that they make one column",
+        )
+    seen: set[object] = set()
+    repeated = [value for value in plain if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
+    if repeated:
+        raise UsageError(
+            f"the groups of {key!r} hold duplicates",
+            got=", ".join(map(repr, repeated[:5])),
+            expected="each value once",
+            hint="remove them, with list(dict.fromkeys(values)) for example",
+        )
+    return plain
+
+
+def _check_names(space: Space, groups: Sequence[Mapping[str, object]]) -> None:
+    first_keys = {path[0] for path, _ in space.dimensions}
+    for key in groups[0]:
+        if key in RESERVED:
+            raise UsageError(
+                f"{key!r} can't be a group key: the trials table has a column of that name",
+                expected=f"another name than {', '.join(sorted(RESERVED))}",
+            )
+        if key in first_keys:
+            raise SpaceError(
+                f"{key!r} is both a group key and a dimension of the space",
+                expected="group keys and dimensions of different names, since both stand in the config",
+                hint="rename one of them",
+            )
+
+
+def _data_argument(data: object, groups: int, over: Mapping[str, Any] | None) -> Argument:
+    if isinstance(data, Node):
+        if not data.fans_out:
+            return Argument(None, data, InputKind.ONE)
+        length, source = data.size, data.best() if isinstance(data, Sweep) else data
+        if isinstance(data, Sweep):
+            length = len(data.groups)
+    elif isinstance(data, (list, tuple)):
+        length, source = len(data), data
+    else:
+        return Argument(None, data, InputKind.ONE)
+    if length != groups:
+        keys = " × ".join(over) if over else "no group keys"
+        raise GraphError(
+            "the data don't line up with the groups",
+            got=f"{length} elements of data, {groups} groups ({keys})",
+            expected="one element of data a group, in the order of the groups",
+            hint="map the loading task over the same list that is given to over=",
+        )
+    return Argument(None, source, InputKind.EACH)
+
+
+def _check_signature(task: Task[..., Any], with_data: bool) -> None:
+    signature = signature_of(task.fn)
+    if signature is None:
+        return
+    try:
+        signature.bind(*([{}, None] if with_data else [{}]))
+    except TypeError as error:
+        form = "fn(config, data)" if with_data else "fn(config)"
+        raise GraphError(
+            f"the sweep's function {task.name!r} can't be called as {form}: {error}",
+            got=f"{task.name}{signature}",
+            expected=f"a function of the form {form}",
+            hint="give the sweep data=… if the function needs data" if not with_data else None,
+        ) from None

@@ -1,0 +1,257 @@
+"""`umbel.task`: a function that can be called as ever, or bound into a graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from umbel.runtime.nodes import Argument, Node, Sweep, TaskNode
+from umbel.runtime.programs import InputKind
+from umbel.scheduler.errors import GraphError, UsageError
+from umbel.storage.layout import check_name
+
+__all__ = ["Resources", "Task", "task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a worker of this task holds while it lives, in Ray's terms."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, amount in [("cpus", self.cpus), ("gpus", self.gpus), *self.custom.items()]:
+            if not isinstance(amount, (int, float)) or isinstance(amount, bool) or not 0 <= amount < 1e9:
+                raise UsageError(f"{name} is not an amount", got=amount, expected="a number ≥ 0")
+
+    def as_key(self) -> tuple[object, ...]:
+        """The same for equal resources; hashable."""
+        return (
+            self.cpus,
+            self.gpus,
+            self.memory_bytes,
+            tuple(sorted(self.custom.items())),
+            tuple(sorted(self.labels.items())),
+        )
+
+
+class Task(Generic[P, R]):
+    """A function with what it needs to run: its resources, retries and time limit. Made by `umbel.task`."""
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        resources: Resources | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        timeout_s: float | None = None,
+        cache: bool = True,
+    ) -> None:
+        if not callable(fn):
+            raise UsageError("umbel.task needs a function", got=fn, expected="a function or another callable")
+        if not isinstance(retries, int) or retries < 0:
+            raise UsageError("retries is not a count", got=retries, expected="a whole number ≥ 0")
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError("timeout_s is not a time", got=timeout_s, expected="seconds > 0, or None")
+        retry_on = tuple(retry_on) if isinstance(retry_on, (tuple, list)) else (retry_on,)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on):
+            raise UsageError("retry_on holds something else than exception classes", got=retry_on)
+        self.fn = fn
+        self.name = name or default_name(fn)
+        check_name("task", self.name)
+        self.resources = resources or Resources()
+        self.retries = retries
+        self.retry_on = retry_on
+        self.timeout_s = timeout_s
+        self.cache = cache
+        self.__umbel_function__ = fn
+        update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, as plain Python."""
+        return self.fn(*args, **kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> TaskNode:
+        """A node that calls the function once. Nodes among the arguments stand for their values, fan-outs for lists.
+
+        Raises:
+            GraphError: the arguments don't fit the function's signature.
+        """
+        self._check_signature(args, kwargs)
+        arguments = []
+        for keyword, value in _named(args, kwargs):
+            whole = isinstance(value, Node) and value.fans_out
+            arguments.append(Argument(keyword, _value_of(value), InputKind.ALL if whole else InputKind.ONE))
+        return TaskNode(self, 1, tuple(arguments), fans_out=False)
+
+    def map(self, *args: Any, **kwargs: Any) -> TaskNode:
+        """A fan-out that calls the function once an element.
+
+        Sequences (lists, tuples, ranges, one-dimensional arrays) and fan-outs are zipped; all else is passed to every call.
+
+        Raises:
+            GraphError: lengths differ, nothing is zipped, or the arguments don't fit the function's signature.
+        """
+        self._check_signature(args, kwargs)
+        arguments: list[Argument] = []
+        lengths: dict[str, int] = {}
+        names = list(self._parameter_names(args, kwargs))
+        for label, (keyword, value) in zip(names, _named(args, kwargs), strict=True):
+            if isinstance(value, Node):
+                kind = InputKind.EACH if value.fans_out else InputKind.ONE
+                arguments.append(Argument(keyword, _value_of(value), kind))
+                if value.fans_out:
+                    lengths[label] = len(value.groups) if isinstance(value, Sweep) else value.size
+            elif (items := as_sequence(value)) is not None:
+                arguments.append(Argument(keyword, items, InputKind.EACH))
+                lengths[label] = len(items)
+            else:
+                arguments.append(Argument(keyword, value, InputKind.ONE))
+        if not lengths:
+            raise GraphError(
+                f"{self.name}.map(…) has nothing to map over",
+                expected="at least one list, tuple, range, array or fan-out among the arguments",
+                hint=f"{self.name}.bind(…) makes a single call",
+            )
+        if len(set(lengths.values())) > 1:
+            raise GraphError(
+                f"{self.name}.map(…) was given arguments of different lengths",
+                got=", ".join(f"{label}: {length}" for label, length in lengths.items()),
+                expected="the same length everywhere; a value for all calls must not be a list",
+            )
+        return TaskNode(self, next(iter(lengths.values())), tuple(arguments), fans_out=True)
+
+    def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        signature = signature_of(self.fn)
+        if signature is None:
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise GraphError(
+                f"the arguments don't fit task {self.name!r}: {error}",
+                got=f"{len(args)} by position, by name: {', '.join(kwargs) or 'none'}",
+                expected=f"{self.name}{signature}",
+            ) from None
+
+    def _parameter_names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+        signature = signature_of(self.fn)
+        known = list(signature.parameters) if signature else []
+        return [known[i] if i < len(known) else f"argument {i + 1}" for i in range(len(args))] + list(kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+@overload
+def task(fn: Callable[P, R]) -> Task[P, R]: ...
+@overload
+def task(
+    fn: None = None,
+    *,
+    name: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+    memory: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    timeout_s: float | None = None,
+    cache: bool = True,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    fn: Callable[P, R] | None = None,
+    *,
+    name: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+    memory: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    timeout_s: float | None = None,
+    cache: bool = True,
+) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task of a function, as ``@umbel.task`` or ``@umbel.task(cpus=2, retries=1)``.
+
+    Args:
+        fn: the function.
+        name: its name in runs; the function's own name otherwise.
+        cpus: processors that a call occupies.
+        gpus: GPUs, possibly a fraction.
+        memory: bytes of memory.
+        resources: custom Ray resources.
+        labels: Ray node labels that its worker's node must carry.
+        retries: how often a failed call is tried again.
+        retry_on: the exceptions that are worth another try; a time-out counts as TimeoutError.
+        timeout_s: seconds after which a call is stopped, under the Ray executor.
+        cache: whether results of earlier runs may be reused.
+
+    Raises:
+        UsageError: an argument is wrong.
+    """
+
+    def make(function: Callable[P, R]) -> Task[P, R]:
+        held = Resources(cpus, gpus, memory, dict(resources or {}), dict(labels or {}))
+        return Task(
+            function,
+            name=name,
+            resources=held,
+            retries=retries,
+            retry_on=retry_on,
+            timeout_s=timeout_s,
+            cache=cache,
+        )
+
+    return make if fn is None else make(fn)
+
+
+def default_name(fn: Callable[..., Any]) -> str:
+    """A function's name in runs."""
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    return "lambda" if name == "<lambda>" else name.lstrip("_") or "task"
+
+
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """The function's signature, or None if it tells none (some built-ins)."""
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None
+
+
+def as_sequence(value: object) -> Sequence[Any] | None:
+    """The value as a sequence of elements if `map` zips it, else None: strings, mappings and tables are single values."""
+    if isinstance(value, (list, tuple, range)):
+        return value
+    module = type(value).__module__.partition(".")[0]
+    if module == "numpy" and getattr(value, "ndim", None) == 1:
+        return list(value)  # type: ignore[call-overload, no-any-return]
+    if module == "pandas" and type(value).__name__ in {"Series", "Index"}:
+        return list(value)  # type: ignore[call-overload, no-any-return]
+    if module == "pyarrow" and type(value).__name__.endswith("Array"):
+        return value.to_pylist()  # type: ignore[attr-defined, no-any-return]
+    return None
+
+
+def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str | None, Any]]:
+    return [(None, value) for value in args] + list(kwargs.items())
+
+
+def _value_of(value: object) -> object:
+    """A sweep as an argument stands for its best trials."""
+    return value.best() if isinstance(value, Sweep) else value

@@ -1,0 +1,100 @@
+"""How values travel between elements: a handle names the bytes, small ones ride along, large ones lie in the store.
+
+A value is encoded once, where it was made. Up to `INLINE_LIMIT_BYTES` its bytes travel in the handle and are packed by the
+driver into the run's segments; larger ones are written to the store by the worker itself, so that they never pass
+through the driver.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from umbel.storage.artifacts import get_artifact, put_artifact
+from umbel.storage.codecs import Encoded, decode, encode
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["INLINE_LIMIT_BYTES", "ValueCache", "ValueHandle", "store_model", "store_value", "value_digest"]
+
+#: Values up to this size travel in messages. Ray keeps results up to 100 KB out of its shared memory, and so do we.
+INLINE_LIMIT_BYTES = 64 * 1024
+#: Decoded values that a worker keeps, by their encoded size.
+CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ValueHandle:
+    """A value's identity, and its bytes if they are few."""
+
+    #: sha256 of the encoded bytes, in hex.
+    digest: str
+    format: str
+    size_bytes: int
+    #: The encoded bytes; None: they lie in the store as an artifact.
+    payload: bytes | None
+
+
+def _inline(encoded: Encoded) -> ValueHandle:
+    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), encoded.data)
+
+
+def store_value(value: object, objects: ObjectStore) -> ValueHandle:
+    """Encode a value; a large one is written to the store.
+
+    Raises:
+        CodeError: the value can't be pickled.
+        StoreError: the store can't be written.
+    """
+    encoded = encode(value)
+    if len(encoded.data) <= INLINE_LIMIT_BYTES:
+        return _inline(encoded)
+    put_artifact(objects, encoded)
+    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), None)
+
+
+def store_model(model: object, objects: ObjectStore) -> str:
+    """Write a model to the store as an artifact of its own; returns its digest."""
+    return put_artifact(objects, encode(model))
+
+
+class ValueCache:
+    """The values that a worker has decoded, least recently used ones dropped first.
+
+    Elements that share a value share the object: a function must not change what it is given.
+    """
+
+    def __init__(self, objects: ObjectStore, limit_bytes: int = CACHE_BYTES) -> None:
+        self._objects = objects
+        self._limit_bytes = limit_bytes
+        self._held: OrderedDict[str, tuple[object, int]] = OrderedDict()
+        self._held_bytes = 0
+
+    def get(self, handle: ValueHandle) -> object:
+        """The value, decoded.
+
+        Raises:
+            StoreError: its artifact is missing or damaged.
+        """
+        held = self._held.get(handle.digest)
+        if held is not None:
+            self._held.move_to_end(handle.digest)
+            return held[0]
+        if handle.payload is not None:
+            value = decode(handle.payload)
+        else:
+            value = get_artifact(self._objects, handle.digest)
+        self._held[handle.digest] = (value, handle.size_bytes)
+        self._held_bytes += handle.size_bytes
+        while self._held_bytes > self._limit_bytes and len(self._held) > 1:
+            _, (_, size_bytes) = self._held.popitem(last=False)
+            self._held_bytes -= size_bytes
+        return value
+
+
+def value_digest(value: object) -> str:
+    """The digest of any value that can be pickled, for identities.
+
+    Raises:
+        CodeError: the value can't be pickled.
+    """
+    return encode(value).digest

@@ -1,0 +1,116 @@
+"""The worker: a long-lived Ray actor that runs leases on one thread and answers the driver on others.
+
+The driver keeps one `poll` call in flight to each worker. It returns when there is something to say, or after a while as
+a sign of life, and carries new commands back. So a lease costs about one round trip, and order is kept without locks.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
+from umbel.runtime.programs import LeaseInputs, Program
+from umbel.runtime.rows import Place
+from umbel.scheduler.protocol import Lease, LeaseId
+from umbel.storage.layout import record
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["GrantLease", "RevokeLease", "Worker", "WorkerCommand", "WorkerSetup"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What every worker of a run is told when it starts."""
+
+    programs: list[Program]
+    objects: ObjectStore
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Run this lease after those that you have."""
+
+    lease: Lease
+    inputs: LeaseInputs
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeLease:
+    """End this lease earlier."""
+
+    lease: LeaseId
+    stop: int
+
+
+WorkerCommand = GrantLease | RevokeLease
+
+
+class Worker:
+    """Runs leases one after another. Made a Ray actor by the executor; plain Python otherwise."""
+
+    def __init__(self, setup: WorkerSetup, name: str) -> None:
+        self._setup = setup
+        self._runner = LeaseRunner(setup.programs, setup.objects, Place(setup.run_id, socket.gethostname(), name))
+        #: Leases that have not been reported to their end, in the order in which they run.
+        self._leases: deque[RunningLease] = deque()
+        self._to_run: deque[RunningLease] = deque()
+        self._work = threading.Semaphore(0)
+        self._news = threading.Event()
+        self._broken: BaseException | None = None
+        threading.Thread(target=self._run, name="umbel-trials", daemon=True).start()
+
+    def hello(self) -> bool:
+        """Whether this worker sees the run in the store: a local path may exist on one node only."""
+        return self._setup.objects.exists(record(self._setup.run_id))
+
+    def push(self, commands: Sequence[WorkerCommand]) -> None:
+        """Take commands outside a poll."""
+        for command in commands:
+            match command:
+                case GrantLease(lease, inputs):
+                    running = self._runner.open(lease, inputs)
+                    self._leases.append(running)
+                    self._to_run.append(running)
+                    self._work.release()
+                case RevokeLease(lease_id, stop):
+                    for running in list(self._leases):
+                        if running.lease.id == lease_id:
+                            running.shorten(stop)
+                            self._news.set()
+
+    def poll(self, commands: Sequence[WorkerCommand], wait_s: float) -> list[LeaseReport]:
+        """Take commands, wait for news up to ``wait_s`` seconds, and say how the leases stand.
+
+        Raises:
+            BaseException: the thread that runs leases has failed outside the user's functions; the worker is of no use.
+        """
+        self.push(commands)
+        self._news.wait(wait_s)
+        self._news.clear()
+        if self._broken is not None:
+            raise self._broken
+        reports: list[LeaseReport] = []
+        for running in list(self._leases):
+            report = running.collect()
+            reports.append(report)
+            if report.overrun:
+                break
+            if not running.ended:
+                break  # those behind it have not begun
+            self._leases.popleft()
+        return reports
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._work.acquire()
+                self._to_run.popleft().run()
+                self._news.set()
+        except BaseException as error:
+            self._broken = error
+            self._news.set()

@@ -1,0 +1,614 @@
+"""What runs next, where, and what to do when it fails: the scheduler as a state machine without I/O.
+
+`Engine.handle(event, now)` is the only way to change it, and returns the commands that its shell must carry out. The Ray
+executor, the inline executor and the simulator are such shells. Time is an argument; nothing here is random, so the
+same events give the same commands.
+
+An element's life::
+
+    waiting --inputs done--> pending --granted--> leased --reported--> done (well or badly)
+                               ^                    |
+                               +---- retry, worker lost, revoked
+
+How failures are told apart (see `docs/architecture.md`):
+
+- The user's exception arrives in a report, as failed for good or to be retried after a pause.
+- A worker's crash casts suspicion on the elements of its running lease that it had not reported. They are granted again
+  in ever smaller leases until the culprit is alone; an element that has been alone in flight at two deaths is lost.
+- A preempted worker casts no suspicion.
+- A worker that does not answer within its element's time limit is stopped and treated as a crash.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from umbel.scheduler.errors import InternalError
+from umbel.scheduler.graph import Graph, NodeId, ShapeId
+from umbel.scheduler.intervals import IntervalSet
+from umbel.scheduler.node_state import NodeState, Piece
+from umbel.scheduler.protocol import (
+    Accept,
+    Cancel,
+    Capacity,
+    Command,
+    Evaluate,
+    Evaluated,
+    Event,
+    FailElements,
+    FinishNode,
+    Grant,
+    Lease,
+    LeaseId,
+    LoseElement,
+    LossCause,
+    Reported,
+    Retire,
+    Revoke,
+    StopWorker,
+    Tick,
+    WantWorkers,
+    WorkerId,
+    WorkerJoined,
+    WorkerLost,
+)
+
+__all__ = ["Engine", "Restored"]
+
+#: A second lease is handed out ahead of time only if an element takes less than this: for longer ones the round
+#: trip is negligible, and an element that waits behind a long one could have run elsewhere.
+PREFETCH_BELOW_S = 0.25
+#: How many times an element may be alone in flight when its worker dies before it is given up.
+DEATHS_TO_LOSE = 2
+#: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a time-out
+#: at the limit; this is for those that can't, because foreign code holds the interpreter lock.
+HANG_GRACE_S = 5.0
+#: Leases with less unstarted work than this, in seconds, are not worth taking from.
+STEAL_FLOOR_S = 0.02
+#: Seconds between two attempts to find work for idle workers in the leases of others.
+STEAL_EVERY_S = 0.05
+#: Seconds an unmeasured lease is left alone before it may be taken from.
+STEAL_UNKNOWN_AFTER_S = 0.2
+#: Events kept for the story of a broken invariant.
+STORY = 32
+
+
+@dataclass(slots=True)
+class _OpenLease:
+    lease: Lease
+    worker: WorkerId
+    position: int
+    stop: int
+    deaths: int
+    suspect: bool
+    granted_at: float
+    #: Where a revocation that has not been answered asks it to stop.
+    revoked_to: int | None = None
+
+    @property
+    def unreported(self) -> int:
+        return self.stop - self.position
+
+
+@dataclass(slots=True)
+class _Worker:
+    id: WorkerId
+    shape: ShapeId
+    heard_at: float
+    #: In the order in which it runs them.
+    leases: list[_OpenLease] = field(default_factory=list)
+    #: For each node, where its last lease ended.
+    cursor: dict[NodeId, int] = field(default_factory=dict)
+    stopping: bool = False
+
+
+@dataclass(slots=True)
+class _Shape:
+    workers: dict[WorkerId, _Worker] = field(default_factory=dict)
+    #: Workers without a lease; a dict for its order.
+    idle: dict[WorkerId, None] = field(default_factory=dict)
+    #: (-rank, node) of the nodes with pending elements.
+    queue: list[tuple[int, NodeId]] = field(default_factory=list)
+    #: Elements that are ready and have not ended.
+    outstanding: int = 0
+    wanted: int = 0
+    #: Most workers that there can be.
+    capacity: int = 0
+    steal_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What an earlier session of the same run had finished of one node."""
+
+    done: IntervalSet
+    failed: IntervalSet
+
+
+class Engine:
+    """Schedules one graph.
+
+    Args:
+        graph: what to run.
+        restored: by node, what is done already.
+        jitter_seed: varies the jitter of retry pauses.
+
+    Raises:
+        InternalError: from `handle`, when an event contradicts the state; its text tells the last events.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        restored: Mapping[NodeId, Restored] | None = None,
+        jitter_seed: int = 0,
+    ) -> None:
+        self.graph = graph
+        self.nodes = [NodeState(spec) for spec in graph]
+        self.cancelled = False
+        self._jitter_seed = jitter_seed
+        shapes = sorted({spec.shape for spec in graph if spec.shape is not None})
+        self._shapes: dict[ShapeId, _Shape] = {shape: _Shape() for shape in shapes}
+        self._workers: dict[WorkerId, _Worker] = {}
+        self._leases: dict[LeaseId, _OpenLease] = {}
+        #: (not before, sequence, node, piece): retries that wait.
+        self._retries: list[tuple[float, int, NodeId, Piece]] = []
+        self._sequence = 0
+        self._next_lease = 0
+        self._unfinished = len(self.nodes)
+        self._commands: list[Command] = []
+        self._story: deque[tuple[float, Event]] = deque(maxlen=STORY)
+        self._start(restored or {})
+
+    # ---- the one door --------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take note of an event at time ``now`` (seconds, any origin, never backwards); returns what to do."""
+        self._story.append((now, event))
+        match event:
+            case Reported():
+                self._on_reported(event, now)
+            case Capacity(shape, workers):
+                self._shapes[shape].capacity = workers
+            case WorkerJoined():
+                self._on_worker_joined(event, now)
+            case WorkerLost():
+                self._on_worker_lost(event, now)
+            case Evaluated():
+                self._on_evaluated(event, now)
+            case Tick():
+                pass
+            case Cancel():
+                self._on_cancel()
+        self._after(now)
+        commands, self._commands = self._commands, []
+        return commands
+
+    @property
+    def finished(self) -> bool:
+        """True if every element of every node has ended."""
+        return self._unfinished == 0
+
+    @property
+    def busy(self) -> bool:
+        """True if a lease is out."""
+        return bool(self._leases)
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self._workers)
+
+    def running(self) -> int:
+        """How many workers hold a lease."""
+        return sum(len(shape.workers) - len(shape.idle) for shape in self._shapes.values())
+
+    def wakeup_s(self, now: float) -> float:
+        """Seconds until a `Tick` is due, at most 1."""
+        due = now + 1.0
+        if self._retries:
+            due = min(due, self._retries[0][0])
+        for shape in self._shapes.values():
+            if shape.idle and shape.outstanding:
+                due = min(due, shape.steal_at)
+        return max(0.0, due - now)
+
+    # ---- events --------------------------------------------------------------------------------------------
+
+    def _start(self, restored: Mapping[NodeId, Restored]) -> None:
+        for node_id, earlier in restored.items():  # all of it first, so that nothing done fails a second time
+            for start, stop in earlier.done:
+                self.nodes[node_id].done.add(start, stop)
+        for node in self.nodes:
+            if node.spec.id in restored:
+                failed = restored[node.spec.id].failed
+                for start, stop in restored[node.spec.id].done:
+                    self._settle(node, start, stop, list(failed.within(start, stop)))
+            if not node.spec.inputs:
+                self._ready(node, list(node.done.gaps(0, node.spec.size)))
+            if node.spec.size == 0:
+                self._complete(node)
+
+    def _on_worker_joined(self, event: WorkerJoined, now: float) -> None:
+        if event.worker in self._workers:
+            raise self._broken(f"worker {event.worker} joined twice")
+        shape = self._shapes[event.shape]
+        worker = _Worker(event.worker, event.shape, heard_at=now)
+        self._workers[event.worker] = worker
+        shape.workers[event.worker] = worker
+        shape.idle[event.worker] = None
+
+    def _on_worker_lost(self, event: WorkerLost, now: float) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
+            return  # retired, or reported lost before
+        shape = self._shapes[worker.shape]
+        del shape.workers[event.worker]
+        shape.idle.pop(event.worker, None)
+        for position, open_lease in enumerate(worker.leases):
+            del self._leases[open_lease.lease.id]
+            blamed = position == 0 and event.cause is not LossCause.PREEMPTED
+            self._return_unreported(open_lease, event.cause if blamed else None)
+
+    def _return_unreported(self, open_lease: _OpenLease, blame: LossCause | None) -> None:
+        lease, count = open_lease.lease, open_lease.unreported
+        node = self.nodes[lease.node]
+        node.leased -= count
+        if blame is None:
+            cap = count if open_lease.suspect else 0
+            piece = Piece(open_lease.position, open_lease.stop, lease.attempt, open_lease.deaths, cap)
+        elif count == 1:
+            deaths = open_lease.deaths + 1
+            if deaths >= DEATHS_TO_LOSE:
+                element = open_lease.position
+                self._commands.append(LoseElement(lease.node, element, lease.attempt, blame))
+                self._end(node, element, element + 1, [(element, element + 1)])
+                return
+            piece = Piece(open_lease.position, open_lease.stop, lease.attempt, deaths, cap=1)
+        else:
+            piece = node.suspects_of(open_lease.position, open_lease.stop, lease.attempt, open_lease.deaths)
+        self._put_back(node, piece)
+
+    def _on_reported(self, event: Reported, now: float) -> None:
+        open_lease = self._leases.get(event.lease)
+        if open_lease is None or open_lease.worker != event.worker:
+            return  # word from a lease that was given to another since: not accepted
+        worker = self._workers[event.worker]
+        worker.heard_at = now
+        node = self.nodes[open_lease.lease.node]
+        begin = open_lease.position
+        if event.begin < begin or event.stop > open_lease.stop:
+            return  # a message that was delayed or doubled
+        if not event.begin == begin <= event.position <= event.stop:
+            raise self._broken(
+                f"lease {event.lease} of {node.spec.name!r}, at [{begin}, {open_lease.stop}), is reported at "
+                f"[{event.begin}, {event.position}) until {event.stop}"
+            )
+        open_lease.position = event.position
+        if event.position > begin:
+            self._record(node, open_lease, begin, event, now)
+        if event.stop < open_lease.stop:
+            self._shorten(node, open_lease, event.stop)
+        if open_lease.revoked_to is not None and event.stop <= max(open_lease.revoked_to, event.position + 1):
+            open_lease.revoked_to = None
+        if open_lease.position >= open_lease.stop:
+            del self._leases[event.lease]
+            worker.leases.remove(open_lease)
+
+    def _record(
+        self, node: NodeState, open_lease: _OpenLease, begin: int, event: Reported, now: float
+    ) -> None:
+        count = event.position - begin
+        node.sizer.observe(count, event.busy_s)
+        node.leased -= count
+        again = IntervalSet((retry.element, retry.element + 1) for retry in event.retries)
+        ended = [
+            part
+            for a, b in again.gaps(begin, event.position)
+            for part in node.done.gaps(a, b)  # the first result wins
+        ]
+        failed = IntervalSet((element, element + 1) for element in event.failed)
+        self._commands.append(Accept(node.spec.id, tuple(ended)))
+        for start, stop in ended:
+            self._end(node, start, stop, list(failed.within(start, stop)))
+        for retry in event.retries:
+            if retry.element in node.done:
+                continue
+            self._sequence += 1
+            jitter = (hash((self._jitter_seed, self._sequence)) & 0xFFFF) / 0x10000
+            due = now + node.spec.retry.pause_s(retry.attempt, jitter)
+            piece = Piece(retry.element, retry.element + 1, retry.attempt + 1)
+            heapq.heappush(self._retries, (due, self._sequence, node.spec.id, piece))
+            node.waiting_retries += 1
+
+    def _shorten(self, node: NodeState, open_lease: _OpenLease, stop: int) -> None:
+        node.leased -= open_lease.stop - stop
+        lease = open_lease.lease
+        cap = lease.stop - lease.start if open_lease.suspect else 0
+        rest = Piece(stop, open_lease.stop, lease.attempt, open_lease.deaths, cap)
+        open_lease.stop = stop
+        self._put_back(node, rest)
+
+    def _on_evaluated(self, event: Evaluated, now: float) -> None:
+        node = self.nodes[event.node]
+        self._settle(node, event.start, event.stop, [(element, element + 1) for element in event.failed])
+
+    def _on_cancel(self) -> None:
+        self.cancelled = True
+        for open_lease in self._leases.values():
+            open_lease.revoked_to = 0
+            self._commands.append(Revoke(open_lease.worker, open_lease.lease.id, 0))
+
+    # ---- after every event: hand out work ------------------------------------------------------------------
+
+    def _after(self, now: float) -> None:
+        while self._retries and self._retries[0][0] <= now:
+            _, _, node_id, piece = heapq.heappop(self._retries)
+            node = self.nodes[node_id]
+            node.waiting_retries -= 1
+            self._put_back(node, piece)
+        if self.cancelled:
+            return
+        if isinstance(self._story[-1][1], Reported):
+            worker = self._workers.get(self._story[-1][1].worker)
+            if worker is not None:
+                self._feed(worker, now)
+        for shape_id, shape in self._shapes.items():
+            while shape.idle and shape.queue:
+                before = len(shape.idle)
+                self._feed(shape.workers[next(iter(shape.idle))], now)
+                if len(shape.idle) == before:
+                    break
+            if shape.idle and shape.outstanding and now >= shape.steal_at:
+                self._steal(shape, now)
+            self._want(shape_id, shape)
+        self._retire_idle()
+        if isinstance(self._story[-1][1], Tick):
+            self._stop_hanging(now)
+
+    def _feed(self, worker: _Worker, now: float) -> None:
+        """Give a worker its next lease, and one ahead if elements are short."""
+        shape = self._shapes[worker.shape]
+        while not worker.stopping and (not worker.leases or self._may_prefetch(worker)):
+            if not self._grant(worker, shape, now):
+                break
+        if worker.leases:
+            shape.idle.pop(worker.id, None)
+        else:
+            shape.idle[worker.id] = None
+
+    def _may_prefetch(self, worker: _Worker) -> bool:
+        if len(worker.leases) >= 2:
+            return False
+        running = worker.leases[0]
+        mean_s = self.nodes[running.lease.node].sizer.mean_s
+        # Behind a suspect nothing waits, so that the next death is surely its own.
+        return not running.suspect and (mean_s is None or mean_s < PREFETCH_BELOW_S)
+
+    def _grant(self, worker: _Worker, shape: _Shape, now: float) -> bool:
+        workers = max(len(shape.workers), shape.wanted)
+        while shape.queue:
+            node = self.nodes[shape.queue[0][1]]
+            if not node.has_pending:
+                heapq.heappop(shape.queue)
+                node.queued = False
+                continue
+            piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases)
+            if piece is None:
+                return False  # suspects only, and this worker has a lease running
+            lease = Lease(LeaseId(self._next_lease), node.spec.id, piece.start, piece.stop, piece.attempt)
+            self._next_lease += 1
+            open_lease = _OpenLease(
+                lease, worker.id, piece.start, piece.stop, piece.deaths, piece.suspect, granted_at=now
+            )
+            self._leases[lease.id] = open_lease
+            if not worker.leases:
+                worker.heard_at = now  # its time limit starts now, not when it went idle
+            worker.leases.append(open_lease)
+            worker.cursor[node.spec.id] = piece.stop
+            node.leased += len(piece)
+            self._commands.append(Grant(worker.id, lease))
+            return True
+        return False
+
+    def _steal(self, shape: _Shape, now: float) -> None:
+        """Take unstarted work back from leases for idle workers, the longest first."""
+        shape.steal_at = now + STEAL_EVERY_S
+        candidates: list[tuple[float, LeaseId, int]] = []
+        for worker in shape.workers.values():
+            for order, open_lease in enumerate(worker.leases):
+                started = 1 if order == 0 else 0
+                unstarted = open_lease.unreported - started
+                if unstarted < 1 or open_lease.revoked_to is not None:
+                    continue
+                mean_s = self.nodes[open_lease.lease.node].sizer.mean_s
+                if mean_s is None:
+                    if now - open_lease.granted_at < STEAL_UNKNOWN_AFTER_S:
+                        continue
+                    mean_s = now - open_lease.granted_at
+                work_s = unstarted * mean_s
+                if work_s >= STEAL_FLOOR_S:
+                    keep = open_lease.position if not started else open_lease.position + 1 + unstarted // 2
+                    candidates.append((-work_s, open_lease.lease.id, keep))
+        candidates.sort()
+        for _, lease_id, keep in candidates[: len(shape.idle)]:
+            open_lease = self._leases[lease_id]
+            open_lease.revoked_to = keep
+            self._commands.append(Revoke(open_lease.worker, lease_id, keep))
+
+    def _want(self, shape_id: ShapeId, shape: _Shape) -> None:
+        wanted = min(shape.capacity, shape.outstanding)
+        if wanted > shape.wanted or wanted == 0 or wanted <= shape.wanted // 2:
+            changed = wanted != shape.wanted
+            shape.wanted = wanted
+            if changed:
+                self._commands.append(WantWorkers(shape_id, wanted))
+
+    def _retire_idle(self) -> None:
+        """Where a shape lacks workers, idle workers of other shapes make room."""
+        if not any(len(shape.workers) < shape.wanted for shape in self._shapes.values()):
+            return
+        for shape in self._shapes.values():
+            if shape.outstanding or not shape.idle:
+                continue
+            for worker_id in list(shape.idle):
+                del shape.idle[worker_id], shape.workers[worker_id], self._workers[worker_id]
+                self._commands.append(Retire(worker_id))
+
+    def _stop_hanging(self, now: float) -> None:
+        for worker in self._workers.values():
+            if not worker.leases or worker.stopping:
+                continue
+            limit_s = self.nodes[worker.leases[0].lease.node].spec.timeout_s
+            if limit_s is not None and now - worker.heard_at > limit_s + HANG_GRACE_S:
+                worker.stopping = True
+                self._commands.append(StopWorker(worker.id))
+
+    # ---- elements ------------------------------------------------------------------------------------------
+
+    def _put_back(self, node: NodeState, piece: Piece) -> None:
+        node.put_back(piece)
+        self._queue(node)
+
+    def _queue(self, node: NodeState) -> None:
+        shape_id = node.spec.shape
+        if not node.queued and node.has_pending and shape_id is not None:
+            node.queued = True
+            heapq.heappush(self._shapes[shape_id].queue, (-self.graph.ranks[node.spec.id], node.spec.id))
+
+    def _ready(self, node: NodeState, parts: Sequence[tuple[int, int]]) -> None:
+        for start, stop in parts:
+            if node.spec.shape is None:
+                self._commands.append(Evaluate(node.spec.id, start, stop))
+            else:
+                node.fresh.add(start, stop)
+                self._shapes[node.spec.shape].outstanding += stop - start
+        self._queue(node)
+
+    def _end(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
+        """Elements that a worker was to run have ended."""
+        if node.spec.shape is not None:
+            self._shapes[node.spec.shape].outstanding -= stop - start
+        self._settle(node, start, stop, failed)
+
+    def _settle(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
+        """Mark elements done and follow the consequences down the graph (by a work list: chains may be long)."""
+        work: deque[tuple[NodeState, int, int, list[tuple[int, int]], tuple[NodeId, int] | None]] = deque()
+        work.append((node, start, stop, failed, None))
+        while work:
+            node, start, stop, failed, root = work.popleft()
+            node.done.add(start, stop)
+            for bad_start, bad_stop in failed:
+                node.failed.add(bad_start, bad_stop)
+            for child_id, slot in self.graph.children[node.spec.id]:
+                child = self.nodes[child_id]
+                source = child.spec.inputs[slot]
+                if source.needs_success:
+                    for element, a, b in self._dependents(source.parent_block, source.child_block, child, failed):
+                        cause = root or (node.spec.id, element)
+                        for gap_start, gap_stop in list(child.done.gaps(a, b)):
+                            self._commands.append(FailElements(child_id, gap_start, gap_stop, *cause))
+                            work.append((child, gap_start, gap_stop, [(gap_start, gap_stop)], cause))
+                            child.done.add(gap_start, gap_stop)
+                block = source.parent_block
+                if block == 0:
+                    if node.finished:
+                        self._ready(child, child.satisfy(slot, 0, child.spec.size))
+                    continue
+                held = node.done.around(start)
+                if held is None:
+                    raise self._broken(f"elements [{start}, {stop}) of {node.spec.name!r} are not done")
+                first = -(-max(held[0], start // block * block) // block)
+                last = min(held[1], -(-stop // block) * block) // block
+                if first < last:
+                    ready = child.satisfy(slot, first * source.child_block, last * source.child_block)
+                    self._ready(child, ready)
+            if node.finished:
+                self._complete(node)
+
+    def _dependents(
+        self, parent_block: int, child_block: int, child: NodeState, failed: list[tuple[int, int]]
+    ) -> list[tuple[int, int, int]]:
+        """For failed parent elements: (the element, start, stop) of the child elements that wait for it."""
+        found: list[tuple[int, int, int]] = []
+        for start, stop in failed:
+            if parent_block == 0:
+                return [(start, 0, child.spec.size)]
+            for element in range(start, stop):
+                block = element // parent_block
+                found.append((element, block * child_block, (block + 1) * child_block))
+        return found
+
+    def _complete(self, node: NodeState) -> None:
+        if node.reported_finished:
+            return
+        node.reported_finished = True
+        self._unfinished -= 1
+        self._commands.append(FinishNode(node.spec.id))
+        if node.spec.size == 0:  # nothing will ever be settled here, so its children hear of it now
+            for child_id, slot in self.graph.children[node.spec.id]:
+                child = self.nodes[child_id]
+                self._ready(child, child.satisfy(slot, 0, child.spec.size))
+
+    # ---- checks --------------------------------------------------------------------------------------------
+
+    def _broken(self, what: str) -> InternalError:
+        story = "\n".join(f"    {now:12.6f}  {event}" for now, event in self._story)
+        return InternalError(what, hint=f"please report this; the last events were\n{story}")
+
+    def check_invariants(self) -> None:
+        """Check that no element is in two places or in none. Costs O(state); for tests and the simulator.
+
+        Raises:
+            InternalError: an invariant is broken; the text tells which, and the last events.
+        """
+        outstanding = dict.fromkeys(self._shapes, 0)
+        retrying: dict[NodeId, list[Piece]] = {}
+        for _, _, node_id, piece in self._retries:
+            retrying.setdefault(node_id, []).append(piece)
+        for node in self.nodes:
+            name = node.spec.name
+            places = [("pending", a, b) for a, b in node.pending_parts()]
+            leased = 0
+            for open_lease in self._leases.values():
+                if open_lease.lease.node == node.spec.id:
+                    places.append((f"lease {open_lease.lease.id}", open_lease.position, open_lease.stop))
+                    leased += open_lease.unreported
+            places += [("retry", piece.start, piece.stop) for piece in retrying.get(node.spec.id, [])]
+            if leased != node.leased:
+                raise self._broken(f"{name!r} counts {node.leased} leased elements, but leases hold {leased}")
+            if len(retrying.get(node.spec.id, [])) != node.waiting_retries:
+                raise self._broken(f"{name!r} counts {node.waiting_retries} retries")
+            seen = node.done.copy()
+            for place, a, b in places:
+                if any(True for _ in seen.within(a, b)):
+                    raise self._broken(f"[{a}, {b}) of {name!r} is in {place} and in another place too")
+                seen.add(a, b)
+            for start, stop in node.failed:
+                if not node.done.covers(start, stop):
+                    raise self._broken(f"[{start}, {stop}) of {name!r} failed but is not done")
+            if node.spec.shape is not None:
+                ready = IntervalSet([(0, node.spec.size)])
+                for held in node.satisfied:
+                    for start, stop in held.gaps(0, node.spec.size):
+                        ready.remove(start, stop)
+                for start, stop in ready:
+                    if not seen.covers(start, stop):
+                        raise self._broken(f"{name!r}: ready elements are nowhere: {list(seen.gaps(start, stop))}")
+                outstanding[node.spec.shape] += node.outstanding
+                if node.has_pending and not node.queued:
+                    raise self._broken(f"{name!r} has pending elements but is not queued")
+        for shape_id, shape in self._shapes.items():
+            if shape.outstanding != outstanding[shape_id]:
+                raise self._broken(
+                    f"shape {shape_id} counts {shape.outstanding}, nodes hold {outstanding[shape_id]}"
+                )
+            for worker in shape.workers.values():
+                if (worker.id in shape.idle) == bool(worker.leases):
+                    raise self._broken(f"worker {worker.id} is idle and busy at once, or neither")
+                if len(worker.leases) > 2:
+                    raise self._broken(f"worker {worker.id} holds {len(worker.leases)} leases")

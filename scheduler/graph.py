@@ -1,0 +1,136 @@
+"""What there is to run: nodes, their sizes, and which elements of one wait for which elements of another.
+
+This is the graph as the engine sees it. It knows no functions, arguments or values: those stay with the runtime,
+which looks them up by node id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NewType
+
+from umbel.scheduler.errors import GraphError
+
+__all__ = ["Graph", "Input", "NodeId", "NodeSpec", "RetryPolicy", "ShapeId"]
+
+#: Position of a node in its graph.
+NodeId = NewType("NodeId", int)
+#: Which kind of worker a node needs; the runtime maps it to resources.
+ShapeId = NewType("ShapeId", int)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Which elements of a parent an element waits for.
+
+    The parent is cut into blocks of ``parent_block`` elements, the child into blocks of ``child_block``; block k of the
+    child waits for block k of the parent. ``parent_block=0`` means that every child element waits for the
+    whole parent (a broadcast of a single node, or a reduction).
+    """
+
+    parent: NodeId
+    parent_block: int = 1
+    child_block: int = 1
+    #: False: the child runs whatever became of the parent's elements (a sweep's best trial needs one that worked,
+    #: not all). True: a failed parent element fails the child elements that wait for it.
+    needs_success: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a failed element is tried again, and after which pause.
+
+    The pause before attempt k+1 is ``base_s * 2**(k-1)``, at most ``cap_s``, scaled by a jitter in [0.5, 1)
+    ("equal jitter", Brooker 2015, "Exponential Backoff and Jitter").
+    """
+
+    retries: int = 0
+    base_s: float = 0.1
+    cap_s: float = 30.0
+
+    def pause_s(self, attempt: int, jitter: float) -> float:
+        """Seconds to wait after failed ``attempt`` (1 is the first); ``jitter`` in [0, 1)."""
+        exponent = min(attempt - 1, 30)
+        return min(self.cap_s, self.base_s * float(2**exponent)) * (0.5 + jitter / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One node: ``size`` elements of the same kind."""
+
+    id: NodeId
+    name: str
+    size: int
+    inputs: tuple[Input, ...] = ()
+    #: None: the runtime evaluates the node itself, in the driver (choosing the best trial of a group, say).
+    shape: ShapeId | None = ShapeId(0)
+    #: Elements that share data lie in blocks of this many; a worker keeps to one block while it can. 0: no sharing.
+    affinity_block: int = 0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    #: Seconds after which a running element is stopped; None: never.
+    timeout_s: float | None = None
+
+
+class Graph:
+    """Nodes in topological order: each node's inputs come before it.
+
+    Raises:
+        GraphError: an id that is not its node's position, an input that is not an earlier node, or blocks that don't fit.
+    """
+
+    def __init__(self, nodes: Sequence[NodeSpec]) -> None:
+        self.nodes = tuple(nodes)
+        children: list[list[tuple[NodeId, int]]] = [[] for _ in self.nodes]
+        for position, node in enumerate(self.nodes):
+            if node.id != position:
+                raise GraphError(
+                    f"node {node.name!r} has the wrong id", got=node.id, expected=f"its position, {position}"
+                )
+            if node.size < 0:
+                raise GraphError(
+                    f"node {node.name!r} has a negative size", got=node.size, expected="zero or more"
+                )
+            for slot, source in enumerate(node.inputs):
+                if not 0 <= source.parent < position:
+                    raise GraphError(
+                        f"node {node.name!r} waits for a node that does not come before it",
+                        got=f"input {source.parent} of node {position}",
+                        expected="nodes in topological order, without cycles",
+                    )
+                self._check_blocks(node, source)
+                children[source.parent].append((node.id, slot))
+        #: For each node, the (child, input slot) pairs that wait for it.
+        self.children: tuple[tuple[tuple[NodeId, int], ...], ...] = tuple(tuple(c) for c in children)
+        self.ranks = self._ranks()
+
+    def _check_blocks(self, node: NodeSpec, source: Input) -> None:
+        if source.parent_block == 0:
+            return
+        parent = self.nodes[source.parent]
+        parent_blocks, parent_rest = divmod(parent.size, source.parent_block)
+        child_blocks, child_rest = divmod(node.size, source.child_block)
+        if parent_rest or child_rest or parent_blocks != child_blocks:
+            raise GraphError(
+                f"node {node.name!r} does not line up with its input {parent.name!r}",
+                got=f"{node.size} elements in blocks of {source.child_block}, "
+                f"{parent.size} elements in blocks of {source.parent_block}",
+                expected="the same number of whole blocks on both sides",
+            )
+
+    def _ranks(self) -> tuple[int, ...]:
+        """For each node, how many nodes follow it on the longest chain: the critical path goes first."""
+        ranks = [0] * len(self.nodes)
+        for node in reversed(self.nodes):
+            for source in node.inputs:
+                ranks[source.parent] = max(ranks[source.parent], ranks[node.id] + 1)
+        return tuple(ranks)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[NodeSpec]:
+        return iter(self.nodes)
+
+    def __getitem__(self, node: NodeId) -> NodeSpec:
+        return self.nodes[node]

@@ -1,0 +1,58 @@
+"""How many elements a lease should hold.
+
+Long enough that a lease's fixed cost vanishes, short enough for durability, fairness and an even finish. Three bounds:
+
+- by time: `TARGET_S` of work at the measured time an element;
+- by share: a fraction of what is left, over the workers ("guided self-scheduling", Polychronopoulos and Kuck 1987,
+  IEEE Transactions on Computers C-36(12)), so that leases shrink as the range runs out;
+- by floor: never less than `FLOOR_S` of work, under which the round trip would cost more than an even finish gains.
+
+Until something has been measured a lease holds one element: it might take hours.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+__all__ = ["FLOOR_S", "TARGET_S", "LeaseSizer"]
+
+#: Seconds of work that a lease aims at.
+TARGET_S = 0.5
+#: Seconds of work under which a lease is not cut further.
+FLOOR_S = 0.01
+#: Share of the remaining work per worker that one lease may take is 1 / this.
+SHARE = 2
+#: How much an earlier measurement counts when a new one arrives.
+FORGET = 0.5
+
+
+class LeaseSizer:
+    """Sizes the leases of one node from the times measured so far."""
+
+    __slots__ = ("_count", "_seconds")
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._seconds = 0.0
+
+    def observe(self, count: int, seconds: float) -> None:
+        """``count`` elements took ``seconds`` in all."""
+        if count > 0:
+            self._count = self._count * FORGET + count
+            self._seconds = self._seconds * FORGET + max(seconds, 0.0)
+
+    @property
+    def mean_s(self) -> float | None:
+        """Seconds an element takes, recent ones counting more; None before any was measured."""
+        return self._seconds / self._count if self._count else None
+
+    def size(self, pending: int, workers: int) -> int:
+        """Elements for the next lease when ``pending`` are left for ``workers``."""
+        mean_s = self.mean_s
+        if mean_s is None:
+            return 1
+        mean_s = max(mean_s, 1e-9)
+        by_share = ceil(pending / (SHARE * max(workers, 1)))
+        by_floor = int(FLOOR_S / mean_s)
+        by_time = int(TARGET_S / mean_s)
+        return max(1, min(pending, by_time, max(by_share, by_floor)))

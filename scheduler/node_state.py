@@ -1,0 +1,178 @@
+"""Where each element of one node stands: waiting, pending, leased or done.
+
+An element waits for its inputs, becomes pending, is leased to a worker, and ends as done (well or badly). State is a few
+interval sets, so it grows with the holes and not with the elements. Knows neither workers nor time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from umbel.scheduler.graph import NodeSpec
+from umbel.scheduler.intervals import IntervalSet
+from umbel.scheduler.lease_size import LeaseSizer
+
+__all__ = ["NodeState", "Piece"]
+
+#: A range that was in flight when its worker died is granted again in this many parts, to close in on the culprit.
+NARROWING = 16
+
+
+@dataclass(slots=True)
+class Piece:
+    """Pending elements with a history: tried before, or in flight when a worker died."""
+
+    start: int
+    stop: int
+    attempt: int = 1
+    #: How often a worker died while one of these elements was its only unreported one.
+    deaths: int = 0
+    #: Largest lease that may be cut from it; 0: no bound.
+    cap: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """True if an element here may have killed a worker."""
+        return self.cap > 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class NodeState:
+    """The state of one node's elements."""
+
+    __slots__ = (
+        "_in_pieces",
+        "done",
+        "failed",
+        "fresh",
+        "leased",
+        "pieces",
+        "queued",
+        "reported_finished",
+        "satisfied",
+        "sizer",
+        "spec",
+        "waiting_retries",
+    )
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        #: For each input, the elements of this node for which it is there.
+        self.satisfied = tuple(IntervalSet() for _ in spec.inputs)
+        self.done = IntervalSet()
+        #: The done elements that ended badly.
+        self.failed = IntervalSet()
+        #: Pending elements without a history.
+        self.fresh = IntervalSet()
+        #: Pending elements with one; suspects first.
+        self.pieces: deque[Piece] = deque()
+        self._in_pieces = 0
+        #: Elements that wait out the pause before their next attempt.
+        self.waiting_retries = 0
+        #: Elements granted and not reported.
+        self.leased = 0
+        self.sizer = LeaseSizer()
+        #: True while the engine's queue of nodes with pending work holds this one.
+        self.queued = False
+        self.reported_finished = False
+
+    @property
+    def pending(self) -> int:
+        """Elements that could be granted now."""
+        return len(self.fresh) + self._in_pieces
+
+    @property
+    def has_pending(self) -> bool:
+        """True if an element could be granted now."""
+        return bool(self.fresh) or bool(self.pieces)
+
+    @property
+    def finished(self) -> bool:
+        """True if every element has ended."""
+        return len(self.done) == self.spec.size
+
+    @property
+    def outstanding(self) -> int:
+        """Elements that are ready and have not ended."""
+        return self.pending + self.waiting_retries + self.leased
+
+    def satisfy(self, slot: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Input ``slot`` is there for ``[start, stop)``; returns the elements that are now ready."""
+        ready = list(self.satisfied[slot].gaps(start, stop))
+        self.satisfied[slot].add(start, stop)
+        for other, held in enumerate(self.satisfied):
+            if other != slot:
+                ready = [part for a, b in ready for part in held.within(a, b)]
+        return [part for a, b in ready for part in self.done.gaps(a, b)]
+
+    def put_back(self, piece: Piece) -> None:
+        """Make a piece pending again."""
+        if len(piece) <= 0:
+            return
+        if piece.attempt == 1 and piece.deaths == 0 and piece.cap == 0:
+            self.fresh.add(piece.start, piece.stop)
+            return
+        self._in_pieces += len(piece)
+        if piece.suspect:
+            self.pieces.appendleft(piece)
+        else:
+            last = self.pieces[-1] if self.pieces else None
+            if last and not last.suspect and (last.attempt, last.stop) == (piece.attempt, piece.start):
+                last.stop = piece.stop  # neighbours that failed alike are one piece again
+            else:
+                self.pieces.append(piece)
+
+    def take(self, workers: int, cursor: int | None, *, suspects: bool) -> Piece | None:
+        """Cut the next lease's elements out of what is pending.
+
+        Args:
+            workers: how many workers share this node.
+            cursor: where the asking worker's last lease of this node ended: it continues in the same block if it can.
+            suspects: whether it may be given elements that may kill its worker.
+        """
+        size = self.sizer.size(self.pending, workers)
+        if self.pieces and (suspects or not self.pieces[0].suspect):
+            piece = self.pieces[0]
+            size = min(size, piece.cap or size)
+            taken = Piece(
+                piece.start, min(piece.start + size, piece.stop), piece.attempt, piece.deaths, piece.cap
+            )
+            piece.start = taken.stop
+            self._in_pieces -= len(taken)
+            if not len(piece):
+                self.pieces.popleft()
+            return taken
+        if not self.fresh:
+            return None
+        start, limit = self._fresh_place(cursor)
+        taken = Piece(start, min(start + size, limit))
+        self.fresh.remove(taken.start, taken.stop)
+        return taken
+
+    def _fresh_place(self, cursor: int | None) -> tuple[int, int]:
+        """Where to cut fresh elements: on in the worker's block, else at a block nobody has begun, else anywhere."""
+        block = self.spec.affinity_block
+        if block:
+            if cursor is not None and cursor % block:
+                held = self.fresh.around(cursor)
+                if held:
+                    return cursor, held[1]
+            for start, stop in self.fresh.from_the_end():
+                untouched = -(-start // block) * block
+                if untouched < stop:
+                    return untouched, stop
+        return self.fresh.first()
+
+    def suspects_of(self, start: int, stop: int, attempt: int, deaths: int) -> Piece:
+        """The piece that a dead worker's unreported elements become."""
+        return Piece(start, stop, attempt, deaths, max(1, (stop - start) // NARROWING))
+
+    def pending_parts(self) -> Iterator[tuple[int, int]]:
+        """All pending elements, in no order; for checks."""
+        yield from self.fresh
+        for piece in self.pieces:
+            yield piece.start, piece.stop

@@ -1,0 +1,104 @@
+"""Umbel: massively parallel task graphs and sweeps on Ray, durable and resumable.
+
+The names here are the public ones. Each is loaded when it is first used, so that importing umbel, or the pure core, stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from umbel.runtime.context import TrialContext, report, trial
+    from umbel.runtime.nodes import Node, Sweep
+    from umbel.runtime.results import Best, Result
+    from umbel.runtime.run import run
+    from umbel.runtime.sweep import sweep
+    from umbel.runtime.task import Task, task
+    from umbel.scheduler.errors import (
+        CodeError,
+        ElementFailedError,
+        ExecutorError,
+        GraphError,
+        InternalError,
+        NotFoundError,
+        ResumeMismatchError,
+        RunHeldError,
+        RunInterrupted,
+        SpaceError,
+        StoreConflictError,
+        StoreCorruptError,
+        StoreError,
+        StoreFullError,
+        UmbelError,
+        UsageError,
+    )
+    from umbel.storage.run import Run
+    from umbel.storage.store import Store, open_store
+
+_ERRORS = (
+    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError ResumeMismatchError RunHeldError "
+    "RunInterrupted SpaceError StoreConflictError StoreCorruptError StoreError StoreFullError UmbelError UsageError"
+)
+_HOMES = {
+    "umbel.runtime.context": "TrialContext report trial",
+    "umbel.runtime.nodes": "Node Sweep",
+    "umbel.runtime.results": "Best Result",
+    "umbel.runtime.run": "run",
+    "umbel.runtime.sweep": "sweep",
+    "umbel.runtime.task": "Task task",
+    "umbel.scheduler.errors": _ERRORS,
+    "umbel.storage.run": "Run",
+    "umbel.storage.store": "Store open_store",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [  # noqa: RUF022 - grouped by use
+    # building graphs
+    "task",
+    "Task",
+    "sweep",
+    "Sweep",
+    "Node",
+    # inside trials and later nodes
+    "report",
+    "trial",
+    "TrialContext",
+    "Result",
+    "Best",
+    # running and reading
+    "run",
+    "Run",
+    "open_store",
+    "Store",
+    # errors
+    "UmbelError",
+    "UsageError",
+    "SpaceError",
+    "GraphError",
+    "CodeError",
+    "NotFoundError",
+    "ResumeMismatchError",
+    "StoreError",
+    "StoreFullError",
+    "StoreConflictError",
+    "StoreCorruptError",
+    "RunHeldError",
+    "ExecutorError",
+    "ElementFailedError",
+    "RunInterrupted",
+    "InternalError",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'umbel' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value  # the next look-up is free
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

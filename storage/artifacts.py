@@ -1,0 +1,72 @@
+"""Where do models and large values lie? Under the digest of their own bytes.
+
+So the same content is stored once, whoever writes it and how often, and what is read can be checked against its name.
+It must not know which run an artifact belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+
+from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
+from umbel.storage.codecs import Encoded, decode, digest_of
+from umbel.storage.layout import artifact
+from umbel.storage.objects import ObjectStore
+
+__all__ = ["get_artifact", "put_artifact", "put_content", "read_artifact"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def put_artifact(objects: ObjectStore, encoded: Encoded) -> str:
+    """Store encoded bytes; returns their digest. An artifact that is there already is not written again.
+
+    Raises:
+        StoreError: the store can't be written.
+    """
+    put_content(objects, artifact(encoded.digest), encoded.data)
+    return encoded.digest
+
+
+def put_content(objects: ObjectStore, path: str, data: bytes) -> None:
+    """Store bytes under a path that is derived from them, unless they are there.
+
+    Raises:
+        StoreError: the store can't be written.
+    """
+    try:
+        if objects.size(path) == len(data):
+            return
+        # Cut short by a file system that is not atomic: what it should be is in our hands.
+        objects.set_aside(path)
+    except NotFoundError:
+        pass
+    try:
+        objects.create(path, data)
+    except StoreConflictError:
+        # Another process has just stored the same bytes.
+        return
+
+
+def read_artifact(objects: ObjectStore, digest: str) -> bytes:
+    """The bytes of an artifact, checked against its digest.
+
+    Raises:
+        NotFoundError: there is none of this digest.
+        StoreCorruptError: its content is not what its name says.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise UsageError("this is no digest of an artifact", got=repr(digest), expected="64 hexadecimal digits")
+    data = objects.read(artifact(digest))
+    if digest_of(data) != digest:
+        raise StoreCorruptError(
+            f"the artifact {digest} in the store {objects.url} is damaged",
+            got=f"{len(data)} bytes of another sha256",
+            hint=f"delete {artifact(digest)} and run again what made it",
+        )
+    return data
+
+
+def get_artifact(objects: ObjectStore, digest: str) -> object:
+    """The value of an artifact, decoded; see `read_artifact`."""
+    return decode(read_artifact(objects, digest))

@@ -1,0 +1,134 @@
+"""What is each object of a store called?
+
+All names in one place, as functions, and the rule that the names which people choose must keep. It must not read or
+write.
+
+```
+umbel.json                                format version
+runs/<run-id>/run.json                    who, when, graph, environment
+runs/<run-id>/owner/<n>.json              who writes the run: the highest number decides
+runs/<run-id>/trials/<sweep>/<n>.parquet  segments of trials
+runs/<run-id>/values/<node>/<n>.parquet   segments of values
+runs/<run-id>/end.json                    how it ended
+code/<sha256>.zip                         the source that ran
+artifacts/<sha256>                        models and large values, by content
+```
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from umbel.scheduler.errors import UsageError
+
+__all__ = [
+    "FORMAT_OBJECT",
+    "FORMAT_VERSION",
+    "RUNS",
+    "artifact",
+    "check_name",
+    "code",
+    "end",
+    "numbered",
+    "owner",
+    "owner_folder",
+    "record",
+    "run_folder",
+    "segment",
+    "segment_number",
+    "trials_folder",
+    "values_folder",
+]
+
+#: Where the store's format version stands, and which one this code writes.
+FORMAT_OBJECT = "umbel.json"
+FORMAT_VERSION = 1
+#: The folder of all runs.
+RUNS = "runs"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_SEGMENT = re.compile(r"(\d{8,})\.parquet(\.corrupt(?:-\d+)?)?")
+
+
+def run_folder(run_id: str) -> str:
+    """The folder of a run."""
+    return f"{RUNS}/{run_id}"
+
+
+def record(run_id: str) -> str:
+    """The object that says what a run is."""
+    return f"{RUNS}/{run_id}/run.json"
+
+
+def end(run_id: str) -> str:
+    """The object that says how a run ended."""
+    return f"{RUNS}/{run_id}/end.json"
+
+
+def owner_folder(run_id: str) -> str:
+    """The folder of the chain of records that says who writes a run."""
+    return f"{RUNS}/{run_id}/owner"
+
+
+def owner(run_id: str, number: int) -> str:
+    """One record of that chain."""
+    return f"{RUNS}/{run_id}/owner/{number:08d}.json"
+
+
+def trials_folder(run_id: str, sweep: str) -> str:
+    """The folder of a sweep's segments."""
+    return f"{RUNS}/{run_id}/trials/{sweep}"
+
+
+def values_folder(run_id: str, node: str) -> str:
+    """The folder of the segments of a node's values."""
+    return f"{RUNS}/{run_id}/values/{node}"
+
+
+def segment(folder: str, number: int) -> str:
+    """A segment in its folder."""
+    return f"{folder}/{number:08d}.parquet"
+
+
+def segment_number(path: str) -> tuple[int, bool] | None:
+    """The number of a segment, and whether it was set aside; None for any other object."""
+    match = _SEGMENT.fullmatch(path.rpartition("/")[2])
+    return None if match is None else (int(match[1]), match[2] is not None)
+
+
+def numbered(paths: Iterable[str]) -> list[tuple[int, str]]:
+    """The segments in place (not set aside) among some objects, in order of their numbers."""
+    found = ((segment_number(path), path) for path in paths)
+    return sorted((number[0], path) for number, path in found if number is not None and not number[1])
+
+
+def code(digest: str) -> str:
+    """An archive of source code, by its content."""
+    return f"code/{digest}.zip"
+
+
+def artifact(digest: str) -> str:
+    """A blob, by its content."""
+    return f"artifacts/{digest}"
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that could not stand in a path everywhere, unquoted.
+
+    Args:
+        kind: what it names, for the message: "run", "sweep", "node".
+        name: 1 to 100 of ``A-Za-z0-9._-``, the first neither "." nor "-".
+
+    Raises:
+        UsageError: it can't be used; a name that could is suggested.
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return
+    suggestion = re.sub(r"[^A-Za-z0-9._-]+", "-", str(name)).lstrip(".-")[:100].rstrip("-")
+    raise UsageError(
+        f"this can't be the name of a {kind}",
+        got=repr(name),
+        expected="1 to 100 letters, digits, '.', '_' or '-', not starting with '.' or '-'",
+        hint=f"call it {suggestion!r}" if suggestion else "choose another name",
+    )

@@ -1,0 +1,267 @@
+"""Where do the bytes lie, and who created each object first?
+
+An `ObjectStore` is one URL under which there is nothing but immutable objects: created once and whole, read, listed,
+deleted, never changed. Creating is exclusive: of two processes that create one path exactly one succeeds. All that
+Umbel knows about who writes what is built on that. This module must not know what the objects mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NoReturn
+from uuid import uuid4
+
+from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError, StoreFullError, UsageError
+
+__all__ = ["ObjectStore", "check_path", "raise_store_error"]
+
+#: Inside the class the name ``list`` is its method's.
+Paths = list[str]
+
+_PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
+#: EFBIG is what a limit on file sizes answers: to the writer it is the same thing.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class ObjectStore(ABC):
+    """One store of immutable objects. Safe to use from several threads; pickles as its URL and options.
+
+    Paths are relative to the store, with "/" between components; a component may hold anything that a file name may,
+    but not start with a dot.
+    """
+
+    #: Absolute and normalised, without credentials: fit to be shown. A local folder's is its plain path. To open the
+    #: store elsewhere, pickle it: that keeps the credentials.
+    url: str
+    #: Only this process sees the store (``memory://``).
+    is_process_local: bool = False
+    #: The store is a folder of this machine's file system.
+    is_local_path: bool = False
+
+    @staticmethod
+    def open(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> ObjectStore:
+        """Open a store without touching it: nothing is created, no connection is made.
+
+        Args:
+            url: a local path (relative and ``~`` too), or any fsspec URL: ``file://``, ``memory://``, ``s3://…``.
+            storage_options: what fsspec's file system of that protocol takes (endpoint, credentials, …).
+
+        Raises:
+            StoreError: the protocol is unknown, or the package it needs is not installed.
+        """
+        url = os.fspath(url)
+        if not url or "\0" in url:
+            raise StoreError("a store needs a path or a URL", got=url, expected="./umbel-store, or s3://bucket/folder")
+        match = _PROTOCOL.match(url)
+        if match is None or match[1].lower() in ("file", "local"):
+            from umbel.storage.objects_local import LocalObjectStore
+
+            return LocalObjectStore(url if match is None else url[match.end() :])
+        from umbel.storage.objects_fsspec import FsspecObjectStore
+
+        return FsspecObjectStore(url, storage_options)
+
+    # ---- what a backend provides; paths are already checked ------------------------------------------------
+
+    @abstractmethod
+    def _create(self, path: str, data: bytes | memoryview) -> None: ...
+
+    @abstractmethod
+    def _read(self, path: str) -> bytes: ...
+
+    @abstractmethod
+    def _size(self, path: str) -> int | None: ...
+
+    @abstractmethod
+    def _list(self, folder: str, recursive: bool) -> Paths: ...
+
+    @abstractmethod
+    def _list_folders(self, folder: str) -> Paths: ...
+
+    @abstractmethod
+    def _delete(self, path: str) -> None: ...
+
+    @abstractmethod
+    def _move(self, path: str, new_path: str) -> None: ...
+
+    @abstractmethod
+    def full_path(self, path: str = "") -> str:
+        """Where an object lies, in the terms of the file system itself."""
+
+    @property
+    @abstractmethod
+    def file_system(self) -> Any:
+        """What `pyarrow.dataset` takes as ``filesystem`` to read `full_path` names."""
+
+    # ---- the public operations -----------------------------------------------------------------------------
+
+    def create(self, path: str, data: bytes | memoryview, *, unique: bool = False) -> None:
+        """Create an object, whole or not at all, durable on return.
+
+        Args:
+            path: its path.
+            data: its content.
+            unique: no other writer could have made this very content, as with a random token in it. Then an object of
+                equal content is this writer's own: an earlier attempt whose answer the network lost.
+
+        Raises:
+            StoreConflictError: the object exists already; it is left as it is.
+            StoreFullError: no space is left; nothing is left behind.
+            StoreError: it can't be written.
+        """
+        check_path(path)
+        try:
+            self._create(path, data)
+        except StoreConflictError:
+            if not (unique and self._is_mine(path, data)):
+                raise
+
+    def _is_mine(self, path: str, data: bytes | memoryview) -> bool:
+        try:
+            return self.read(path) == data
+        except NotFoundError:
+            return False
+
+    def read(self, path: str) -> bytes:
+        """The content of an object.
+
+        Raises:
+            NotFoundError: there is no such object.
+            StoreError: it can't be read.
+        """
+        check_path(path)
+        return self._read(path)
+
+    def size(self, path: str) -> int:
+        """The size of an object in bytes.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+        check_path(path)
+        size = self._size(path)
+        if size is None:
+            raise NotFoundError(f"the store {self.url} has no object {path}")
+        return size
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object (a folder is none)."""
+        check_path(path)
+        return self._size(path) is not None
+
+    def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:
+        """The objects of a folder, sorted, as paths relative to the store; never from a cache.
+
+        Args:
+            prefix: the folder; "" is the store itself. A missing one has no objects.
+            recursive: the objects of its folders too.
+        """
+        folder = prefix.rstrip("/")
+        if folder:
+            check_path(folder)
+        return sorted(self._list(folder, recursive))
+
+    def list_folders(self, prefix: str = "") -> Paths:
+        """The folders directly in a folder, sorted, by name alone (not by path)."""
+        folder = prefix.rstrip("/")
+        if folder:
+            check_path(folder)
+        return sorted(self._list_folders(folder))
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that is not there is no error, for somebody else may have deleted it."""
+        check_path(path)
+        self._delete(path)
+
+    def set_aside(self, path: str) -> str:
+        """Move a damaged object out of the way, to ``<path>.corrupt`` or ``<path>.corrupt-<n>``; returns its new path.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+        check_path(path)
+        n = 1
+        while True:
+            new_path = f"{path}.corrupt" if n == 1 else f"{path}.corrupt-{n}"
+            try:
+                self._move(path, new_path)
+            except StoreConflictError:
+                n += 1
+            else:
+                return new_path
+
+    def check_writable(self) -> None:
+        """Create and delete an object, to learn before any work starts whether results can be kept.
+
+        Raises:
+            StoreError: the store can't be written; it says what to do.
+        """
+        probe = f"umbel-write-check-{uuid4().hex}"
+        try:
+            self._create(probe, b"")
+            self._delete(probe)
+        except StoreError as error:
+            raise type(error)(
+                f"the store {self.url} can't be written", got=error.what, hint=error.hint or _CHOOSE_ANOTHER
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+
+_CHOOSE_ANOTHER = "choose another store with store=… or $UMBEL_STORE"
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that could leave the store or that not every file system can hold.
+
+    Raises:
+        UsageError: it is empty or absolute, or has a component that is empty, starts with a dot, or holds a backslash
+            or NUL.
+    """
+    for component in path.split("/"):
+        if not component or component.startswith(".") or "\\" in component or "\0" in component:
+            raise UsageError(
+                "this can't be the path of an object in a store",
+                got=path,
+                expected='relative, "/" between components, none of them empty or starting with a dot, no backslash',
+            )
+
+
+def raise_store_error(error: BaseException, doing: str, url: str) -> NoReturn:
+    """Turn what a file system raised into the store's own error.
+
+    Args:
+        error: what was raised.
+        doing: "create runs/gdp/run.json": it completes "can't".
+        url: the store's URL.
+    """
+    reason = _reason(error)
+    what = f"can't {doing} in the store {url}: {reason}"
+    if isinstance(error, FileNotFoundError):
+        raise NotFoundError(what) from error
+    if isinstance(error, FileExistsError):
+        raise StoreConflictError(f"can't {doing} in the store {url}: it exists already") from error
+    if isinstance(error, OSError) and error.errno in _FULL:
+        raise StoreFullError(
+            f"no space is left in the store {url}",
+            got=f"can't {doing}: {reason}",
+            hint="free some space and run the same command again: all that was stored before is unharmed",
+        ) from error
+    hint = None
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        hint = f"get write access, or {_CHOOSE_ANOTHER}"
+    elif isinstance(error, NotADirectoryError):
+        hint = f"a file stands where a folder is needed; {_CHOOSE_ANOTHER}"
+    raise StoreError(what, hint=hint) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        return error.strerror
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

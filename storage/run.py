@@ -1,0 +1,264 @@
+"""What happened in a run, and what came out of it?
+
+`Run` is the view of one run in a store that users hold: tables of its trials, failures and models, and the values of
+its nodes. It reads what is durable, each time anew, so it also shows a run that is still going on. It must not write.
+"""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from umbel.scheduler.errors import UmbelError
+from umbel.storage import layout
+from umbel.storage.artifacts import get_artifact
+from umbel.storage.documents import read_document
+from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
+from umbel.storage.graph_record import GraphRecord
+from umbel.storage.objects import ObjectStore
+from umbel.storage.ownership import owner_status
+from umbel.storage.segment_format import unify
+from umbel.storage.segments import scan_segments
+from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
+from umbel.storage.value_rows import models_of, read_elements, read_value
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
+
+__all__ = ["Run", "run_status"]
+
+_MAX_NAMED = 5
+
+
+class Run:
+    """One run, read-only. `umbel.run` returns one, and `Store.run` finds one.
+
+    Args:
+        objects: the store.
+        record: the content of the run's run.json.
+    """
+
+    def __init__(self, objects: ObjectStore, record: Mapping[str, Any]) -> None:
+        self._objects = objects
+        self._graph = GraphRecord(record)
+        #: What run.json says: who, when, graph, versions.
+        self.record = dict(record)
+
+    # ---- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The run's folder in the store."""
+        return str(self.record["id"])
+
+    @property
+    def name(self) -> str:
+        """The name it was given."""
+        return str(self.record.get("name", self.id))
+
+    @property
+    def store_url(self) -> str:
+        """Where it lives."""
+        return self._objects.url
+
+    @property
+    def sweeps(self) -> list[str]:
+        """The names of its sweeps, in the order of the graph."""
+        return list(self._graph.sweeps)
+
+    @property
+    def status(self) -> str:
+        """How the run stands now.
+
+        "done": it has ended. "running": a live process writes it. "interrupted": it was stopped in good order; running
+        the same command again goes on. "failed": it ended by an error. "died": its process vanished without a word.
+        """
+        return run_status(self._objects, self.id)
+
+    def __repr__(self) -> str:
+        try:
+            status = self.status
+        except UmbelError:
+            status = "unreadable"
+        return f"<Run {self.name!r}: {status}, in {self._objects.url}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(node.name)}</td><td>{html.escape(node.kind)}</td>"
+            f"<td style='text-align:right'>{node.size:,}</td></tr>"
+            for node in self._graph.nodes.values()
+        )
+        facts = ", ".join(str(self.record[key]) for key in ("created", "user", "host") if self.record.get(key))
+        return (
+            f"<b>{html.escape(self.name)}</b>: {html.escape(self.status)} in <code>{html.escape(self.store_url)}</code>"
+            f"<br><small>{html.escape(facts)}</small>"
+            f"<table><tr><th>node</th><th>kind</th><th>size</th></tr>{rows}</table>"
+        )
+
+    # ---- trials --------------------------------------------------------------------------------------------
+
+    def trials(self, sweep: object = None) -> pa.Table:
+        """The finished trials of a sweep, one row each, in order of trial.
+
+        Damaged segments are left out and named in a warning.
+
+        Args:
+            sweep: its name, or the sweep itself; None: the only one.
+
+        Returns:
+            Columns: run, sweep, trial, the group keys, config_…, metric_…, status, error, attempt, seed, started,
+            seconds, host, worker, code, data, key, model.
+
+        Raises:
+            NotFoundError: the run has no such sweep, or several to choose from.
+            StoreError: the store can't be read.
+        """
+        return read_trials(self._objects, self.id, self._graph.sweep(sweep))
+
+    def dataset(self, sweep: object = None) -> pyarrow.dataset.Dataset:
+        """The segments of a sweep as a dataset, for queries that need not fit into memory.
+
+        Rows are in the order of writing. All segments are checked first, one at a time.
+
+        Args:
+            sweep: its name, or the sweep itself; None: the only one.
+        """
+        import pyarrow.dataset as ds
+
+        found = self._graph.sweep(sweep)
+        whole, corrupt, schemas = [], [], [empty_trials(found)]
+        for segment in scan_segments(self._objects, layout.trials_folder(self.id, found.name), ()):
+            if segment.schema is None:
+                corrupt.append((segment.path, segment.reason or "damaged"))
+            else:
+                whole.append(self._objects.full_path(segment.path))
+                schemas.append(segment.schema.empty_table())
+        warn_of_corrupt(corrupt, self._objects.url)
+        schema = ordered_columns(unify(schemas), found).schema
+        if not whole:
+            return ds.dataset(schema.empty_table())
+        return ds.dataset(whole, schema=schema, filesystem=self._objects.file_system, format="parquet")
+
+    def best(self, sweep: object = None) -> pa.Table:
+        """The best trial of each group, one row each, in order of the groups.
+
+        The best is the lowest (mode "min") or highest finite metric among trials with status ok or pruned; of equals,
+        the first. Groups that have none are absent, and a warning names the first few.
+
+        Args:
+            sweep: its name, or the sweep itself; None: the only one.
+        """
+        found = self._graph.sweep(sweep)
+        rows, missing = best_trials(self._objects, self.id, found)
+        if missing:
+            groups = [dict(zip(found.group_names, found.groups[i], strict=True)) for i in missing[:_MAX_NAMED]]
+            named = "; ".join(", ".join(f"{key}={value}" for key, value in group.items()) for group in groups)
+            more = f"; and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+            count = max(1, len(found.groups))
+            warnings.warn(
+                f"{len(missing)} of {count} groups of the sweep {found.name!r} have no trial with a finite "
+                f"{found.metric}{': ' if named else ''}{named}{more}",
+                UserWarning,
+                stacklevel=2,
+            )
+        return rows
+
+    def failures(self) -> pa.Table:
+        """All trials and elements that did not succeed, of all nodes in the order of the graph.
+
+        Returns:
+            Columns: node, index (trial or element), status, error, attempt, host, worker, started, seconds, and group
+            and config as JSON.
+        """
+        parts = [no_failures()]
+        for node in self._graph.nodes.values():
+            if node.sweep is not None:
+                parts.append(failed_trials(self._objects, self.id, node.sweep))
+            else:
+                parts.append(failed_elements(self._objects, self.id, node, self._graph))
+        return pa.concat_tables(parts).combine_chunks()
+
+    # ---- values --------------------------------------------------------------------------------------------
+
+    def value(self, node: object) -> object:
+        """What a node returned: of a fan-out a list, of a sweep its trials table.
+
+        Args:
+            node: its name in the run, or an object that has it as ``name``.
+
+        Raises:
+            NotFoundError: there is no such node, or its value is not there yet.
+            ElementFailedError: it, or one of its elements, failed; says why.
+        """
+        found = self._graph.node(node)
+        if found.sweep is not None:
+            return self.trials(found.name)
+        return read_value(self._objects, self.id, found)
+
+    def elements(self, node: object) -> pa.Table:
+        """The finished elements of a node, one row each, in order, without their values; of a sweep its trials.
+
+        Args:
+            node: its name in the run, or an object that has it as ``name``.
+
+        Returns:
+            Columns: element, status (ok, failed, timeout or lost), error, digest, format, size, model, attempt,
+            started, seconds, host, worker, code, key, and metric_… if there are any.
+        """
+        found = self._graph.node(node)
+        if found.sweep is not None:
+            return self.trials(found.name)
+        return read_elements(self._objects, self.id, found)
+
+    # ---- models --------------------------------------------------------------------------------------------
+
+    def models(self, node: object = None) -> pa.Table:
+        """The models that trials or elements returned.
+
+        Args:
+            node: of this node only; None: of all.
+
+        Returns:
+            Columns: node, index (trial or element), the group keys, and model: the digest that `load_model` takes.
+        """
+        nodes = self._graph.nodes.values() if node is None else [self._graph.node(node)]
+        parts = []
+        for found in nodes:
+            if found.sweep is not None:
+                rows = read_trials(self._objects, self.id, found.sweep, ["trial", "model"])
+                parts.append(models_of(found, rows, "trial", found.sweep))
+            else:
+                rows = read_elements(self._objects, self.id, found, ["element", "model"])
+                parts.append(models_of(found, rows, "element", self._graph.groups_of(found.name)))
+        parts = [part for part in parts if len(part)] or parts
+        if not parts:
+            return pa.schema([("node", pa.string()), ("index", pa.int64()), ("model", pa.string())]).empty_table()
+        table = unify(parts)
+        return table.select([*(name for name in table.column_names if name != "model"), "model"])
+
+    def load_model(self, digest: str) -> object:
+        """A model by its digest, which `models` and the trials table give.
+
+        Raises:
+            NotFoundError: there is none.
+            StoreCorruptError: it is damaged.
+        """
+        return get_artifact(self._objects, digest)
+
+
+def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -> str:
+    """How a run stands (see `Run.status`), from its end.json and, while there is none, its owner."""
+    end = read_document(objects, layout.end(run_id))
+    if end is not None:
+        return str(end.get("status", "done"))
+    owner = owner_status(objects, run_id, now)
+    if owner.state == "held":
+        return "running"
+    if owner.state == "released":
+        return "failed" if owner.record is not None and owner.record.reason == "failed" else "interrupted"
+    return "died"

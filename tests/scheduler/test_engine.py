@@ -1,0 +1,320 @@
+"""The engine under any sequence of crashes, preemptions, retries and late messages: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster_model import Behaviour, ClusterModel  # noqa: E402
+
+from umbel.scheduler.engine import Engine, Restored  # noqa: E402
+from umbel.scheduler.errors import GraphError, InternalError  # noqa: E402
+from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId  # noqa: E402
+from umbel.scheduler.intervals import IntervalSet  # noqa: E402
+from umbel.scheduler.protocol import (  # noqa: E402
+    Capacity,
+    Grant,
+    LossCause,
+    Reported,
+    Revoke,
+    StopWorker,
+    Tick,
+    WorkerId,
+    WorkerJoined,
+    WorkerLost,
+)
+
+SHAPE = ShapeId(0)
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def single(size: int, **options: object) -> Graph:
+    return Graph([NodeSpec(NodeId(0), "trials", size, **options)])  # type: ignore[arg-type]
+
+
+def reference(groups: int, trials: int, retries: int = 0) -> Graph:
+    """load (map) -> sweep -> best -> refit (map) -> report (reduce)."""
+    retry = RetryPolicy(retries=retries, base_s=0.05)
+    return Graph(
+        [
+            NodeSpec(NodeId(0), "load", groups, retry=retry),
+            NodeSpec(
+                NodeId(1),
+                "sweep",
+                groups * trials,
+                (Input(NodeId(0), 1, trials),),
+                affinity_block=trials,
+                retry=retry,
+            ),
+            NodeSpec(NodeId(2), "best", groups, (Input(NodeId(1), trials, 1, needs_success=False),), shape=None),
+            NodeSpec(NodeId(3), "refit", groups, (Input(NodeId(2)), Input(NodeId(0))), shape=ShapeId(1)),
+            NodeSpec(NodeId(4), "report", 1, (Input(NodeId(3), 0),)),
+        ]
+    )
+
+
+def check_complete(model: ClusterModel) -> None:
+    """Every element ended exactly once, in exactly one way."""
+    for spec in model.graph:
+        for element in range(spec.size):
+            at = (spec.id, element)
+            ends = [
+                model.accepted[at] > 0,
+                at in model.failed_upstream,
+                at in model.lost,
+                model.evaluated[at] > 0,
+            ]
+            assert sum(ends) == 1, (at, ends)
+            assert model.accepted[at] <= 1
+            assert model.evaluated[at] <= 1
+        assert model.finished_nodes[spec.id] == 1
+
+
+@MANY
+@given(
+    seed=st.integers(0, 2**32),
+    groups=st.integers(1, 6),
+    trials=st.integers(1, 12),
+    workers=st.integers(1, 5),
+    crash=st.sampled_from([0.0, 0.05, 0.2]),
+    preempt=st.sampled_from([0.0, 0.1]),
+    stale=st.sampled_from([0.0, 0.3]),
+    failing=st.sampled_from([0, 3, 7]),
+    retries=st.integers(0, 2),
+)
+def test_whatever_happens_nothing_is_lost_and_nothing_is_done_twice(
+    seed: int,
+    groups: int,
+    trials: int,
+    workers: int,
+    crash: float,
+    preempt: float,
+    stale: float,
+    failing: int,
+    retries: int,
+) -> None:
+    def fail(node: NodeId, element: int, attempt: int) -> bool:
+        return failing > 0 and (node * 31 + element * 17 + attempt) % failing == 0
+
+    behaviour = Behaviour(crash=crash, preempt=preempt, stale=stale, fail=fail)
+    model = ClusterModel(reference(groups, trials, retries), seed=seed, workers=workers, behaviour=behaviour)
+    model.run()
+    check_complete(model)
+    if not crash:
+        assert not model.lost
+
+
+@MANY
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 300), data=st.data())
+def test_poison_elements_are_lost_and_all_others_finish(seed: int, size: int, data: st.DataObject) -> None:
+    poison = data.draw(st.frozensets(st.integers(0, size - 1), max_size=3))
+    behaviour = Behaviour(poison=frozenset((NodeId(0), element) for element in poison))
+    model = ClusterModel(single(size), seed=seed, behaviour=behaviour)
+    model.run()
+    check_complete(model)
+    assert {element for _, element in model.lost} == poison
+    # Closing in on a culprit costs a logarithm of the lease, not the lease.
+    assert model.started <= 3 + 12 * len(poison)
+
+
+@MANY
+@given(seed=st.integers(0, 2**32))
+def test_the_same_events_give_the_same_commands(seed: int) -> None:
+    behaviour = Behaviour(crash=0.1, preempt=0.1, stale=0.2, fail=lambda n, e, a: e % 5 == 0)
+    one, two = (ClusterModel(reference(3, 8, retries=1), seed=seed, behaviour=behaviour) for _ in range(2))
+    one.run()
+    two.run()
+    assert one.history == two.history
+
+
+@MANY
+@given(seed=st.integers(0, 2**32), groups=st.integers(1, 4), trials=st.integers(1, 8), data=st.data())
+def test_a_restored_run_does_the_rest_and_only_the_rest(
+    seed: int, groups: int, trials: int, data: st.DataObject
+) -> None:
+    graph = reference(groups, trials)
+    done: dict[NodeId, set[int]] = {}
+    # Whatever was durable: any loads, and any trials of groups whose load was.
+    done[NodeId(0)] = data.draw(st.sets(st.integers(0, groups - 1)))
+    possible = [g * trials + t for g in sorted(done[NodeId(0)]) for t in range(trials)]
+    done[NodeId(1)] = set(data.draw(st.lists(st.sampled_from(possible)))) if possible else set()
+    restored = {
+        node: Restored(IntervalSet((e, e + 1) for e in elements), IntervalSet()) for node, elements in done.items()
+    }
+    model = ClusterModel(graph, seed=seed, restored=restored)
+    model.run()
+    for spec in graph:
+        for element in range(spec.size):
+            before = element in done.get(spec.id, set())
+            again = model.accepted[spec.id, element] + model.evaluated[spec.id, element]
+            assert again == (0 if before else 1)
+
+
+def test_a_failed_element_fails_what_needs_it_and_nothing_else() -> None:
+    behaviour = Behaviour(fail=lambda node, element, attempt: node == 0 and element == 1)
+    model = ClusterModel(reference(3, 4), behaviour=behaviour)
+    model.run()
+    check_complete(model)
+    assert model.failed_upstream == {
+        **{(NodeId(1), trial): (NodeId(0), 1) for trial in range(4, 8)},
+        (NodeId(3), 1): (NodeId(0), 1),
+        (NodeId(4), 0): (NodeId(0), 1),
+    }
+
+
+def test_a_group_is_evaluated_even_if_all_its_trials_failed() -> None:
+    behaviour = Behaviour(fail=lambda node, element, attempt: node == 1 and element < 4)
+    model = ClusterModel(reference(2, 4), behaviour=behaviour)
+    model.run()
+    assert model.evaluated[NodeId(2), 0] == 1
+
+
+def test_elements_are_retried_as_often_as_allowed_and_no_more() -> None:
+    graph = single(20, retry=RetryPolicy(retries=2, base_s=0.1))
+    model = ClusterModel(graph, behaviour=Behaviour(fail=lambda n, e, attempt: e == 3 or (e == 7 and attempt < 3)))
+    model.run()
+    assert model.attempts[NodeId(0), 3] == 3
+    assert model.attempts[NodeId(0), 7] == 3
+    assert model.attempts[NodeId(0), 8] == 1
+    assert list(model.engine.nodes[0].failed) == [(3, 4)]
+
+
+def test_preemptions_use_up_no_retries_and_lose_nobody() -> None:
+    model = ClusterModel(single(60), seed=1, behaviour=Behaviour(preempt=0.6))
+    model.run()
+    check_complete(model)
+    assert not model.lost
+    assert set(model.attempts.values()) == {1}
+
+
+def test_a_long_chain_needs_no_recursion() -> None:
+    chain = [NodeSpec(NodeId(0), "n0", 1)]
+    chain += [NodeSpec(NodeId(i), f"n{i}", 1, (Input(NodeId(i - 1)),)) for i in range(1, 3000)]
+    engine = Engine(Graph(chain))
+    engine.handle(Capacity(SHAPE, 1), 0.0)
+    (grant,) = [c for c in engine.handle(WorkerJoined(WorkerId("w"), SHAPE), 0.0) if isinstance(c, Grant)]
+    engine.handle(Reported(WorkerId("w"), grant.lease.id, 0, 1, 1, failed=(0,)), 0.1)
+    assert engine.finished
+
+
+def test_empty_nodes_finish_at_once() -> None:
+    graph = Graph(
+        [NodeSpec(NodeId(0), "none", 0), NodeSpec(NodeId(1), "all", 1, (Input(NodeId(0), 0),), shape=None)]
+    )
+    model = ClusterModel(graph)
+    model.run(max_steps=2)
+    assert model.evaluated[NodeId(1), 0] == 1
+
+
+# ---- leases, step by step ----------------------------------------------------------------------------------
+
+
+def engine_with(size: int, workers: int = 1, **options: object) -> tuple[Engine, dict[WorkerId, list[Grant]]]:
+    engine = Engine(single(size, **options))
+    engine.handle(Capacity(SHAPE, workers), 0.0)
+    grants: dict[WorkerId, list[Grant]] = {}
+    for number in range(workers):
+        for command in engine.handle(WorkerJoined(WorkerId(f"w{number}"), SHAPE), 0.0):
+            if isinstance(command, Grant):
+                grants.setdefault(command.worker, []).append(command)
+    return engine, grants
+
+
+def test_leases_start_with_one_element_and_grow_with_what_is_measured() -> None:
+    engine, grants = engine_with(100_000, workers=2)
+    worker = WorkerId("w0")
+    assert [g.lease.stop - g.lease.start for g in grants[worker]] == [1, 1]
+    lease = grants[worker][0].lease
+    commands = engine.handle(Reported(worker, lease.id, lease.start, lease.stop, lease.stop, busy_s=0.001), 0.01)
+    sizes = [c.lease.stop - c.lease.start for c in commands if isinstance(c, Grant)]
+    assert sizes == [500]  # half a second of work
+
+
+def test_a_worker_stays_with_its_group_and_new_workers_begin_new_ones() -> None:
+    engine, grants = engine_with(1000, workers=2, affinity_block=100)
+    first = [(g.lease.start, g.lease.stop) for held in grants.values() for g in held]
+    assert first == [(0, 1), (1, 2), (100, 101), (101, 102)]
+    lease = grants[WorkerId("w1")][0].lease
+    commands = engine.handle(Reported(WorkerId("w1"), lease.id, lease.start, lease.stop, lease.stop, busy_s=0.01), 0.01)
+    (grant,) = [c for c in commands if isinstance(c, Grant)]
+    assert grant.lease.start == 102
+
+
+def test_an_idle_worker_takes_from_a_long_lease() -> None:
+    engine, grants = engine_with(40)
+    first, second = (grant.lease for grant in grants[WorkerId("w0")])
+    engine.handle(Reported(WorkerId("w0"), first.id, 0, 1, 1, busy_s=0.02), 0.02)
+    engine.handle(Reported(WorkerId("w0"), second.id, 1, 2, 2, busy_s=0.02), 0.04)
+    engine.handle(Capacity(SHAPE, 2), 0.05)
+    commands = engine.handle(WorkerJoined(WorkerId("w1"), SHAPE), 0.05)
+    now = 0.05
+    while not (revoked := [command for command in commands if isinstance(command, Revoke)]):
+        granted = [command.lease for command in commands if isinstance(command, Grant)]
+        assert granted, "the second worker is idle, and nothing is taken from the first"
+        now += 0.06
+        commands = []
+        for lease in granted:
+            done = Reported(WorkerId("w1"), lease.id, lease.start, lease.stop, lease.stop, busy_s=0.01)
+            commands += engine.handle(done, now)
+    assert {command.worker for command in revoked} == {"w0"}
+    # The first worker gives up the end of its lease, and the second gets it.
+    stop = revoked[0].stop
+    lease_id = revoked[0].lease
+    held = engine._leases[lease_id]
+    commands = engine.handle(Reported(WorkerId("w0"), lease_id, held.position, held.position, stop), now + 0.01)
+    granted = [command.lease for command in commands if isinstance(command, Grant)]
+    assert granted
+    assert granted[0].start == stop
+
+
+def test_a_silent_worker_is_stopped_after_the_time_limit() -> None:
+    engine, _ = engine_with(2, timeout_s=1.0)
+    assert not [c for c in engine.handle(Tick(), 5.0) if isinstance(c, StopWorker)]
+    assert [c for c in engine.handle(Tick(), 6.5) if isinstance(c, StopWorker)]
+    assert not [c for c in engine.handle(Tick(), 7.0) if isinstance(c, StopWorker)]
+
+
+def test_late_word_from_a_lost_worker_is_not_accepted() -> None:
+    engine, grants = engine_with(10)
+    lease = grants[WorkerId("w0")][0].lease
+    engine.handle(WorkerLost(WorkerId("w0"), LossCause.CRASHED), 1.0)
+    assert engine.handle(Reported(WorkerId("w0"), lease.id, lease.start, lease.stop, lease.stop), 1.1) == []
+
+
+def test_a_contradiction_tells_its_story() -> None:
+    engine, grants = engine_with(10)
+    lease = grants[WorkerId("w0")][0].lease
+    with pytest.raises(InternalError, match="WorkerJoined"):
+        engine.handle(Reported(WorkerId("w0"), lease.id, lease.start, lease.stop + 5, lease.stop), 1.0)
+
+
+def test_state_does_not_grow_with_elements() -> None:
+    model = ClusterModel(single(1_000_000), workers=4)
+    model.start()
+    while not model.engine.finished:
+        model.step()
+        assert model.engine.nodes[0].done.pieces <= 16
+        if model.events > 400:
+            break
+
+
+# ---- graphs ------------------------------------------------------------------------------------------------
+
+
+def test_wrong_graphs_are_refused() -> None:
+    with pytest.raises(GraphError, match="wrong id"):
+        Graph([NodeSpec(NodeId(1), "a", 1)])
+    with pytest.raises(GraphError, match="does not come before"):
+        Graph([NodeSpec(NodeId(0), "a", 1, (Input(NodeId(0)),))])
+    with pytest.raises(GraphError, match="does not line up"):
+        Graph([NodeSpec(NodeId(0), "a", 3), NodeSpec(NodeId(1), "b", 4, (Input(NodeId(0)),))])
+
+
+def test_ranks_count_the_longest_chain_below() -> None:
+    assert reference(2, 2).ranks == (4, 3, 2, 1, 0)
