@@ -1,7 +1,7 @@
 """What a function can ask and tell while it runs as a trial: `trial()` and `report()`.
 
-One trial runs at a time in a worker, on one thread, so its context is kept a thread: user code that starts threads of its
-own passes on what it needs.
+One trial runs at a time in a worker, on one thread, so its context is kept a thread: user code that starts threads of
+its own passes on what it needs.
 """
 
 from __future__ import annotations

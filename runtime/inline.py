@@ -1,7 +1,7 @@
 """The inline executor: runs everything in this process, one element after another, with no Ray.
 
-For debugging (breakpoints work), for tests and for small jobs. Time limits are not enforced: nothing can stop a thread that
-is one's own.
+For debugging (breakpoints work), for tests and for small jobs. Time limits are not enforced: nothing can stop a thread
+that is one's own.
 """
 
 from __future__ import annotations

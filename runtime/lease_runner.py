@@ -1,7 +1,7 @@
 """How a lease is run: element after element on one thread, while another collects what has finished.
 
-The running thread only runs the user's function and appends an outcome; making rows of the outcomes is left to `collect`,
-which any other thread may call at any time. The inline executor calls both from the same thread.
+The running thread only runs the user's function and appends an outcome; making rows of the outcomes is left to
+`collect`, which any other thread may call at any time. The inline executor calls both from the same thread.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ class RunningLease(ABC):
     def collect(self) -> LeaseReport:
         """What has finished since the last call.
 
-        An element that overran its time limit is reported as timed out, together with all before it; the thread that runs
-        it can't be stopped, so the process must be ended then.
+        An element that overran its time limit is reported as timed out, together with all before it; the thread that
+        runs it can't be stopped, so the process must be ended then.
         """
         overrun = self._overrun_outcome()
         position = min(self.lease.start + self._finished(), self.stop)
@@ -317,11 +317,12 @@ class _SweepLease(RunningLease):
         """The outcome of a trial that returned."""
         model: object = None
         try:
+            returned = result
             if isinstance(result, Result):
-                result, model = result.metrics, result.model
+                returned, model = result.metrics, result.model
             metrics = dict(context.reported) if context.reported else {}
-            if result is not None or not metrics:
-                metrics.update(to_metrics(result))
+            if returned is not None or not metrics:
+                metrics.update(to_metrics(returned))
             if DEFAULT not in metrics:
                 check_has(metrics, metric)
             digest = None if model is None else self._keep(model, metrics.get(metric, metrics.get(DEFAULT)), group)
@@ -446,4 +447,4 @@ def _to_ipc(rows: pa.RecordBatch | None) -> bytes | None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_batch(rows)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())

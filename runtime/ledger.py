@@ -1,7 +1,7 @@
 """What has come out of a run so far: the driver's record of results, on their way to the store and to later nodes.
 
-Rows go to the segment writer; what later elements need of them (handles of values, the best trials) is kept here, and read
-back from the segments when a run is resumed. The ledger knows nothing of workers or scheduling.
+Rows go to the segment writer; what later elements need of them (handles of values, the best trials) is kept here, and
+read back from the segments when a run is resumed. The ledger knows nothing of workers or scheduling.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ class Ledger:
             done, failed = IntervalSet(), IntervalSet()
             for table in scan.tables:
                 elements = np.asarray(table.column("trial" if is_sweep else "element").to_numpy())
-                ok = pa.compute.is_in(
-                    table.column("status").cast(pa.string()), value_set=pa.array(["ok", "pruned"])
-                )
+                ok = pa.compute.is_in(table.column("status").cast(pa.string()), value_set=pa.array(["ok", "pruned"]))
                 _add_elements(done, elements)
                 _add_elements(failed, elements[~np.asarray(ok)])
                 if is_sweep:
@@ -135,9 +133,7 @@ class Ledger:
             trials = node.source.trials
             start, stop = start // trials, (stop - 1) // trials + 1
         return LeaseInputs(
-            tuple(
-                self._handles(planned, position, start, stop) for position in range(len(planned.node.arguments))
-            )
+            tuple(self._handles(planned, position, start, stop) for position in range(len(planned.node.arguments)))
         )
 
     def _handles(self, planned: PlannedNode, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
@@ -201,9 +197,7 @@ class Ledger:
         planned = self._plan.nodes[command.node]
         self._end(planned, command.element, command.element + 1, status, error, command.attempt)
 
-    def _end(
-        self, planned: PlannedNode, start: int, stop: int, status: str, error: str, attempt: int
-    ) -> None:
+    def _end(self, planned: PlannedNode, start: int, stop: int, status: str, error: str, attempt: int) -> None:
         self.failed += stop - start
         now = self._clock()
         program = self._plan.programs.get(planned.id)

@@ -1,4 +1,5 @@
-"""The plain values among a graph's arguments: their digests, which are part of what the run is, and their handles for leases."""
+"""The plain values among a graph's arguments: their digests, which are part of what the run is, and their handles for
+leases."""
 
 from __future__ import annotations
 

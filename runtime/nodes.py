@@ -35,15 +35,22 @@ class Node:
     """A task bound into a graph; its value is that of its element, or the list of its elements' values.
 
     Attributes:
-        name: its name in the run; made unique when the graph is run.
+        base_name: the name it asks for: its task's.
         size: how many elements it has.
         fans_out: True if it stands for a list of elements, False if for one.
     """
 
-    name: str
+    base_name: str
     size: int
     fans_out: bool
     arguments: tuple[Argument, ...]
+    #: The name it got in the graph that was planned last, where several nodes ask for the same one.
+    planned_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the run, by which `Run.value` and the like find it."""
+        return self.planned_name or self.base_name
 
     def parents(self) -> list[Node]:
         """The nodes that this one takes values from, in the order of its arguments."""
@@ -71,9 +78,9 @@ class Node:
 class TaskNode(Node):
     """One call of a task (`Task.bind`), or one call an element (`Task.map`)."""
 
-    def __init__(self, task: Task, size: int, arguments: tuple[Argument, ...], *, fans_out: bool) -> None:
+    def __init__(self, task: Task[..., Any], size: int, arguments: tuple[Argument, ...], *, fans_out: bool) -> None:
         self.task = task
-        self.name = task.name
+        self.base_name = task.name
         self.size = size
         self.fans_out = fans_out
         self.arguments = arguments
@@ -84,7 +91,7 @@ class Sweep(Node):
 
     def __init__(
         self,
-        task: Task,
+        task: Task[..., Any],
         *,
         name: str,
         source: TrialSource,
@@ -95,7 +102,7 @@ class Sweep(Node):
         keep: str,
     ) -> None:
         self.task = task
-        self.name = name
+        self.base_name = name
         self.source = source
         self.groups = tuple(groups)
         self.arguments = arguments
@@ -127,12 +134,13 @@ class Sweep(Node):
 
 
 class BestNode(Node):
-    """The best trial, or the k best, of each group of a sweep: chosen by the driver, a group as soon as it is complete."""
+    """The best trial, or the k best, of each group of a sweep: chosen by the driver, a group as soon as it is
+    complete."""
 
     def __init__(self, sweep: Sweep, k: int | None) -> None:
         self.sweep = sweep
         self.k = k
-        self.name = f"{sweep.name}-best" if k is None else f"{sweep.name}-top{k}"
+        self.base_name = f"{sweep.base_name}-best" if k is None else f"{sweep.base_name}-top{k}"
         self.size = len(sweep.groups)
         self.fans_out = True
         self.arguments = (Argument(None, sweep, InputKind.EACH),)

@@ -1,7 +1,7 @@
 """From nodes to a plan: the engine's graph, the workers' programs, and the record that says what this run is.
 
-The plan is where functions are pickled and fingerprinted, so a function that can't be sent, or names that clash, are found
-here, before anything runs.
+The plan is where functions are pickled and fingerprinted, so a function that can't be sent, or names that clash, are
+found here, before anything runs.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
         )
         for node, name in zip(ordered, names, strict=True)
     ]
+    for node, name in zip(ordered, names, strict=True):
+        node.planned_name = name
     for planned in nodes:
         for source in planned.sources:
             if source is not None:
@@ -189,17 +191,17 @@ def _unique_names(nodes: Sequence[Node]) -> list[str]:
     taken: dict[str, int] = {}
     names: list[str] = []
     for node in nodes:
-        count = taken[node.name] = taken.get(node.name, 0) + 1
+        count = taken[node.base_name] = taken.get(node.base_name, 0) + 1
         if count > 1 and isinstance(node, Sweep):
             raise GraphError(
-                f"two sweeps are named {node.name!r}",
+                f"two sweeps are named {node.base_name!r}",
                 expected="a name of its own for each, since results are looked up by it",
                 hint="give umbel.sweep(…, name=…)",
             )
-        name = node.name if count == 1 else f"{node.name}-{count}"
+        name = node.base_name if count == 1 else f"{node.name}-{count}"
         while count > 1 and name in taken:
             count += 1
-            name = f"{node.name}-{count}"
+            name = f"{node.base_name}-{count}"
         taken.setdefault(name, 1)
         names.append(name)
     return names
@@ -207,7 +209,7 @@ def _unique_names(nodes: Sequence[Node]) -> list[str]:
 
 def _pickle(task: Task[..., Any], name: str) -> bytes:
     check_picklable(task.fn, f"the function of {name!r}")
-    return cloudpickle.dumps((_plain(task.fn), task.retry_on))
+    return bytes(cloudpickle.dumps((_plain(task.fn), task.retry_on)))
 
 
 def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,8 +16,8 @@ __all__ = ["connect", "slots"]
 def connect(address: str | None) -> bool:
     """Connect this process to Ray; True if that started a cluster on this machine.
 
-    A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets), names the
-    cluster to join; without either, one is started here and ends with this process.
+    A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets),
+    names the cluster to join; without either, one is started here and ends with this process.
 
     Raises:
         ExecutorError: the cluster can't be reached or started.

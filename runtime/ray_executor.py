@@ -26,8 +26,8 @@ from umbel.storage.objects import ObjectStore
 
 __all__ = ["RayExecutor"]
 
-#: Seconds between two answers of a worker that has nothing urgent to say. What is finished waits at most this long before the
-#: driver has it.
+#: Seconds between two answers of a worker that has nothing urgent to say. What is finished waits at most this long
+#: before the driver has it.
 REPORT_EVERY_S = 0.4
 #: With many workers they answer less often, so that the driver hears at most 1 / this a second.
 REPORT_SPACING_S = 0.0005
@@ -64,9 +64,7 @@ class RayExecutor:
         workers: most workers of each shape; None: as many as fit on the cluster.
     """
 
-    def __init__(
-        self, plan: Plan, objects: ObjectStore, run_id: str, address: str | None, workers: int | None
-    ) -> None:
+    def __init__(self, plan: Plan, objects: ObjectStore, run_id: str, address: str | None, workers: int | None) -> None:
         self._plan = plan
         self._objects = objects
         self._run_id = run_id

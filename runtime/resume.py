@@ -31,9 +31,9 @@ def _differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, An
     before, after = {node["name"]: node for node in old}, {node["name"]: node for node in new}
     found = [f"node {name!r} is gone" for name in before if name not in after]
     found += [f"node {name!r} is new" for name in after if name not in before]
-    for name in before:
+    for name, node in before.items():
         if name in after:
-            found += _node_differences(name, before[name], after[name])
+            found += _node_differences(name, node, after[name])
     return found
 
 

@@ -23,13 +23,13 @@ from umbel.runtime.nodes import Node
 from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.progress import Progress, format_count, format_duration, make_progress
 from umbel.runtime.ray_executor import RayExecutor
-from umbel.storage.redaction import redacted_command, redacted_url
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
 from umbel.scheduler.errors import RunInterrupted, UsageError
 from umbel.storage.layout import check_name
 from umbel.storage.ownership import Ownership
+from umbel.storage.redaction import redact_argv, redact_url
 from umbel.storage.run import Run
 from umbel.storage.segments import SegmentWriter
 from umbel.storage.store import Store, open_store
@@ -138,6 +138,7 @@ def _carry_out(
         shown.update(session.snapshot())
     except BaseException:
         _close_quietly(writer)
+        shown.finish("stopped by an error; what was finished before is durable, and running the same again goes on")
         raise
     writer.close()
     if session.interrupted and not session.finished:
@@ -151,7 +152,6 @@ def _carry_out(
         store.end_run(run_id, {"status": "done", "counts": {"total": session.total, "failed": ledger.failed}})
     for text in ledger.warnings():
         shown.warn(text)
-        warnings.warn(text, stacklevel=4)
     shown.finish(_summary(run_id, session, ledger, resumed, time.monotonic() - started))
     return "done"
 
@@ -183,8 +183,8 @@ def _record(run_id: str, graph: list[dict[str, object]], plan: Plan, store: Stor
         "created": datetime.now(UTC).isoformat(),
         "user": _user(),
         "host": socket.gethostname(),
-        "command": redacted_command(sys.argv),
-        "store": redacted_url(store.url),
+        "command": redact_argv(sys.argv),
+        "store": redact_url(store.url),
         "versions": {
             "umbel": version("umbel"),
             "python": platform.python_version(),

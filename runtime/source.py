@@ -173,17 +173,19 @@ class _Source:
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """All statements under these, without walking into expressions."""
+def _statements(body: Iterable[ast.stmt], *, functions: bool = True) -> Iterator[ast.stmt]:
+    """All statements under these, without walking into expressions, nor into functions unless asked to."""
     for node in body:
         yield node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not functions:
+            continue
         for field in ("body", "orelse", "finalbody"):
             inner = getattr(node, field, None)
             if isinstance(inner, list):
-                yield from _statements(inner)
+                yield from _statements(inner, functions=functions)
         for field in ("handlers", "cases"):
             for branch in getattr(node, field, ()):
-                yield from _statements(branch.body)
+                yield from _statements(branch.body, functions=functions)
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
@@ -240,7 +242,7 @@ def module_imports(filename: str) -> list[tuple[str, int, tuple[str, ...]]]:
     """The imports that a file makes when it is loaded: (module, relative level, imported names)."""
     source = _load(filename)
     found: list[tuple[str, int, tuple[str, ...]]] = []
-    for node in _statements(source.tree.body) if source is not None else ():
+    for node in _statements(source.tree.body, functions=False) if source is not None else ():
         if isinstance(node, ast.Import):
             found.extend((alias.name, 0, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from umbel.runtime.nodes import Argument, Node, Sweep
 from umbel.runtime.programs import InputKind
 from umbel.runtime.spaces import to_space
 from umbel.runtime.task import Task, as_sequence, default_name, signature_of
 from umbel.scheduler.errors import GraphError, SpaceError, UsageError
-from umbel.scheduler.sampling import TrialSource, validate_search
+from umbel.scheduler.sampling import Search, TrialSource, validate_search
 from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
 
@@ -21,7 +21,10 @@ MODES = ("min", "max")
 KEEPS = ("best", "all", "none")
 #: Columns of the trials table that group keys can't take.
 RESERVED = frozenset(
-    "run sweep trial status error attempt seed started seconds host worker code data key model".split()
+    {
+        *("run", "sweep", "trial", "status", "error", "attempt", "seed", "started", "seconds", "host", "worker"),
+        *("code", "data", "key", "model"),
+    }
 )
 
 
@@ -42,19 +45,21 @@ def sweep(
     """Try many configs of a function in each of many groups.
 
     Args:
-        fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric name, or
-            `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
-        space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of these.
+        fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric
+            name, or `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
+        space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of
+            these.
         metric: the metric that trials are compared by.
         mode: "min" if less is better, "max" if more is.
         over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
             also stand in the config. None: one group.
-        data: one element a group (a fan-out or a sequence as long as there are groups), or a single value or node for all.
+        data: one element a group (a fan-out or a sequence as long as there are groups), or a single value or node for
+            all.
         trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
         search: "random" or "grid".
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
-        keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what their
-            worker has seen of the group), "all" or "none".
+        keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what
+            their worker has seen of the group), "all" or "none".
         name: its name in the run; the function's name otherwise.
 
     Raises:
@@ -77,7 +82,7 @@ def sweep(
     converted = to_space(space)
     _check_names(converted, groups)
     count = validate_search(converted, search, trials)
-    source = TrialSource(converted, search, seed, name, count)
+    source = TrialSource(converted, cast(Search, search), seed, name, count)  # validate_search has checked it
     arguments = () if data is None else (_data_argument(data, len(groups), over),)
     _check_signature(task, bool(arguments))
     return Sweep(
@@ -177,11 +182,10 @@ def _data_argument(data: object, groups: int, over: Mapping[str, Any] | None) ->
     if isinstance(data, Node):
         if not data.fans_out:
             return Argument(None, data, InputKind.ONE)
-        length, source = data.size, data.best() if isinstance(data, Sweep) else data
-        if isinstance(data, Sweep):
-            length = len(data.groups)
+        source: object = data.best() if isinstance(data, Sweep) else data
+        length = len(data.groups) if isinstance(data, Sweep) else data.size
     elif isinstance(data, (list, tuple)):
-        length, source = len(data), data
+        source, length = data, len(data)
     else:
         return Argument(None, data, InputKind.ONE)
     if length != groups:

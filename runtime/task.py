@@ -99,7 +99,8 @@ class Task(Generic[P, R]):
     def map(self, *args: Any, **kwargs: Any) -> TaskNode:
         """A fan-out that calls the function once an element.
 
-        Sequences (lists, tuples, ranges, one-dimensional arrays) and fan-outs are zipped; all else is passed to every call.
+        Sequences (lists, tuples, ranges, one-dimensional arrays) and fan-outs are zipped; all else is passed to every
+        call.
 
         Raises:
             GraphError: lengths differ, nothing is zipped, or the arguments don't fit the function's signature.
@@ -235,7 +236,7 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def as_sequence(value: object) -> Sequence[Any] | None:
-    """The value as a sequence of elements if `map` zips it, else None: strings, mappings and tables are single values."""
+    """The value as a sequence if `map` zips it, else None: strings, mappings and tables are single values."""
     if isinstance(value, (list, tuple, range)):
         return value
     module = type(value).__module__.partition(".")[0]

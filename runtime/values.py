@@ -1,7 +1,7 @@
 """How values travel between elements: a handle names the bytes, small ones ride along, large ones lie in the store.
 
-A value is encoded once, where it was made. Up to `INLINE_LIMIT_BYTES` its bytes travel in the handle and are packed by the
-driver into the run's segments; larger ones are written to the store by the worker itself, so that they never pass
+A value is encoded once, where it was made. Up to `INLINE_LIMIT_BYTES` its bytes travel in the handle and are packed by
+the driver into the run's segments; larger ones are written to the store by the worker itself, so that they never pass
 through the driver.
 """
 
@@ -79,10 +79,8 @@ class ValueCache:
         if held is not None:
             self._held.move_to_end(handle.digest)
             return held[0]
-        if handle.payload is not None:
-            value = decode(handle.payload)
-        else:
-            value = get_artifact(self._objects, handle.digest)
+        inline = handle.payload
+        value = get_artifact(self._objects, handle.digest) if inline is None else decode(inline)
         self._held[handle.digest] = (value, handle.size_bytes)
         self._held_bytes += handle.size_bytes
         while self._held_bytes > self._limit_bytes and len(self._held) > 1:

@@ -1,7 +1,8 @@
 """The worker: a long-lived Ray actor that runs leases on one thread and answers the driver on others.
 
-The driver keeps one `poll` call in flight to each worker. It returns when there is something to say, or after a while as
-a sign of life, and carries new commands back. So a lease costs about one round trip, and order is kept without locks.
+The driver keeps one `poll` call in flight to each worker. It returns when there is something to say, or after a while
+as a sign of life, and carries new commands back. So a lease costs about one round trip, and order is kept without
+locks.
 """
 
 from __future__ import annotations

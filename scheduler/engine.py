@@ -1,7 +1,7 @@
 """What runs next, where, and what to do when it fails: the scheduler as a state machine without I/O.
 
-`Engine.handle(event, now)` is the only way to change it, and returns the commands that its shell must carry out. The Ray
-executor, the inline executor and the simulator are such shells. Time is an argument; nothing here is random, so the
+`Engine.handle(event, now)` is the only way to change it, and returns the commands that its shell must carry out. The
+Ray executor, the inline executor and the simulator are such shells. Time is an argument; nothing here is random, so the
 same events give the same commands.
 
 An element's life::
@@ -63,8 +63,8 @@ __all__ = ["Engine", "Restored"]
 PREFETCH_BELOW_S = 0.25
 #: How many times an element may be alone in flight when its worker dies before it is given up.
 DEATHS_TO_LOSE = 2
-#: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a time-out
-#: at the limit; this is for those that can't, because foreign code holds the interpreter lock.
+#: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a
+#: time-out at the limit; this is for those that can't, because foreign code holds the interpreter lock.
 HANG_GRACE_S = 5.0
 #: Leases with less unstarted work than this, in seconds, are not worth taking from.
 STEAL_FLOOR_S = 0.02
@@ -299,9 +299,7 @@ class Engine:
             del self._leases[event.lease]
             worker.leases.remove(open_lease)
 
-    def _record(
-        self, node: NodeState, open_lease: _OpenLease, begin: int, event: Reported, now: float
-    ) -> None:
+    def _record(self, node: NodeState, open_lease: _OpenLease, begin: int, event: Reported, now: float) -> None:
         count = event.position - begin
         node.sizer.observe(count, event.busy_s)
         node.leased -= count
@@ -604,9 +602,7 @@ class Engine:
                     raise self._broken(f"{name!r} has pending elements but is not queued")
         for shape_id, shape in self._shapes.items():
             if shape.outstanding != outstanding[shape_id]:
-                raise self._broken(
-                    f"shape {shape_id} counts {shape.outstanding}, nodes hold {outstanding[shape_id]}"
-                )
+                raise self._broken(f"shape {shape_id} counts {shape.outstanding}, nodes hold {outstanding[shape_id]}")
             for worker in shape.workers.values():
                 if (worker.id in shape.idle) == bool(worker.leases):
                     raise self._broken(f"worker {worker.id} is idle and busy at once, or neither")

@@ -57,9 +57,7 @@ class UmbelError(Exception):
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.hint))
 
 
-def _rebuild(
-    cls: type[UmbelError], what: str, got: str | None, expected: str | None, hint: str | None
-) -> UmbelError:
+def _rebuild(cls: type[UmbelError], what: str, got: str | None, expected: str | None, hint: str | None) -> UmbelError:
     return cls(what, got=got, expected=expected, hint=hint)
 
 
@@ -124,7 +122,7 @@ class ElementFailedError(UmbelError):
     """A value was asked for whose element failed."""
 
 
-class RunInterrupted(UmbelError, SystemExit):  # noqa: N818 - named like KeyboardInterrupt, whose place it takes
+class RunInterrupted(UmbelError, SystemExit):
     """The run was interrupted (Ctrl-C). What finished is durable; running the same command again resumes it.
 
     It is a ``SystemExit`` too, so that a script which does not catch it ends with status 130 and no traceback.

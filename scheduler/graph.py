@@ -76,7 +76,8 @@ class Graph:
     """Nodes in topological order: each node's inputs come before it.
 
     Raises:
-        GraphError: an id that is not its node's position, an input that is not an earlier node, or blocks that don't fit.
+        GraphError: an id that is not its node's position, an input that is not an earlier node, or blocks that don't
+            fit.
     """
 
     def __init__(self, nodes: Sequence[NodeSpec]) -> None:
@@ -88,9 +89,7 @@ class Graph:
                     f"node {node.name!r} has the wrong id", got=node.id, expected=f"its position, {position}"
                 )
             if node.size < 0:
-                raise GraphError(
-                    f"node {node.name!r} has a negative size", got=node.size, expected="zero or more"
-                )
+                raise GraphError(f"node {node.name!r} has a negative size", got=node.size, expected="zero or more")
             for slot, source in enumerate(node.inputs):
                 if not 0 <= source.parent < position:
                     raise GraphError(

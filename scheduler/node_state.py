@@ -1,7 +1,7 @@
 """Where each element of one node stands: waiting, pending, leased or done.
 
-An element waits for its inputs, becomes pending, is leased to a worker, and ends as done (well or badly). State is a few
-interval sets, so it grows with the holes and not with the elements. Knows neither workers nor time.
+An element waits for its inputs, becomes pending, is leased to a worker, and ends as done (well or badly). State is a
+few interval sets, so it grows with the holes and not with the elements. Knows neither workers nor time.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ class NodeState:
         if self.pieces and (suspects or not self.pieces[0].suspect):
             piece = self.pieces[0]
             size = min(size, piece.cap or size)
-            taken = Piece(
-                piece.start, min(piece.start + size, piece.stop), piece.attempt, piece.deaths, piece.cap
-            )
+            taken = Piece(piece.start, min(piece.start + size, piece.stop), piece.attempt, piece.deaths, piece.cap)
             piece.start = taken.stop
             self._in_pieces -= len(taken)
             if not len(piece):

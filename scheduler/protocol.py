@@ -234,14 +234,5 @@ class FinishNode:
 
 
 Command = (
-    Grant
-    | Revoke
-    | Accept
-    | Evaluate
-    | FailElements
-    | LoseElement
-    | StopWorker
-    | Retire
-    | WantWorkers
-    | FinishNode
+    Grant | Revoke | Accept | Evaluate | FailElements | LoseElement | StopWorker | Retire | WantWorkers | FinishNode
 )

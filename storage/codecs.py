@@ -109,9 +109,12 @@ def _encode_array(value: object) -> bytes | None:
     file = io.BytesIO()
     try:
         # A dtype that npy has no words for is described as raw bytes.
-        if np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(value.dtype)) != value.dtype:
+        description = np.lib.format.dtype_to_descr(value.dtype)
+        if np.lib.format.descr_to_dtype(description) != value.dtype:
             return None
-        np.lib.format.write_array(file, value, allow_pickle=False)
+        # Left to itself NumPy takes the oldest version that will do, and warns if that is not one of the first two.
+        version = None if repr(description).isascii() else (3, 0)
+        np.lib.format.write_array(file, value, version, allow_pickle=False)
     except (ValueError, TypeError):
         return None
     return file.getvalue()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["contains", "float_values", "int_column", "int_values", "last_of_each"]
+__all__ = ["contains", "empty_table", "float_values", "int_column", "int_values", "last_of_each"]
 
 
 def int_values(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -29,6 +29,11 @@ def int_column(values: npt.NDArray[np.int64]) -> pa.Array:
     """A NumPy array as a column without nulls; shares its memory."""
     values = np.ascontiguousarray(values, np.int64)
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def empty_table(schema: pa.Schema) -> pa.Table:
+    """A table without rows (`Schema.empty_table` imports pandas too)."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def contains(column: pa.ChunkedArray, wanted: frozenset[str]) -> npt.NDArray[np.bool_]:

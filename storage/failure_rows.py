@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from umbel.storage.columns import contains, int_column, int_values
+from umbel.storage.columns import contains, empty_table, int_column, int_values
 from umbel.storage.graph_record import GraphRecord, NodeRecord, SweepRecord
 from umbel.storage.objects import ObjectStore
 from umbel.storage.trial_rows import SUCCEEDED, read_trials, trials_numbered
@@ -41,7 +41,7 @@ _TAKEN_OVER = ("status", "error", "attempt", "host", "worker", "started", "secon
 
 def no_failures() -> pa.Table:
     """A table of failures without rows."""
-    return _FAILURE_SCHEMA.empty_table()
+    return empty_table(_FAILURE_SCHEMA)
 
 
 def failed_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> pa.Table:

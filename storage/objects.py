@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from uuid import uuid4
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError, StoreFullError, UsageError
+from umbel.storage.redaction import redact_url
 
 __all__ = ["ObjectStore", "check_path", "raise_store_error"]
 
@@ -56,6 +57,12 @@ class ObjectStore(ABC):
         url = os.fspath(url)
         if not url or "\0" in url:
             raise StoreError("a store needs a path or a URL", got=url, expected="./umbel-store, or s3://bucket/folder")
+        if "::" in url and "://" in url:
+            raise StoreError(
+                "a chained URL can't be a store: its caches would hide what other processes write",
+                got=redact_url(url),
+                expected="a plain URL such as s3://bucket/folder",
+            )
         match = _PROTOCOL.match(url)
         if match is None or match[1].lower() in ("file", "local"):
             from umbel.storage.objects_local import LocalObjectStore

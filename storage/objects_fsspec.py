@@ -16,7 +16,7 @@ from fsspec.registry import known_implementations
 
 from umbel.scheduler.errors import NotFoundError, StoreError
 from umbel.storage.objects import ObjectStore, raise_store_error
-from umbel.storage.redaction import redacted_url
+from umbel.storage.redaction import redact_url
 
 __all__ = ["FsspecObjectStore"]
 
@@ -43,12 +43,6 @@ class FsspecObjectStore(ObjectStore):
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         protocol, _, place = url.partition("://")
         protocol = protocol.lower()
-        if "::" in url:
-            raise StoreError(
-                "a chained URL can't be a store: its caches would hide what other processes write",
-                got=redacted_url(url),
-                expected="a plain URL such as s3://bucket/folder",
-            )
         if not place.strip("/") and protocol != "memory":
             raise StoreError("this URL names no place", got=url, expected=f"{protocol}://bucket/folder")
         self._private_url = f"{protocol}://{place}"
@@ -59,7 +53,7 @@ class FsspecObjectStore(ObjectStore):
         self._root = str(root).rstrip("/")
         self.is_process_local = protocol == "memory"
         shown = self._root.lstrip("/") if self.is_process_local else place.rstrip("/")
-        self.url = redacted_url(f"{protocol}://{shown}")
+        self.url = redact_url(f"{protocol}://{shown}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (FsspecObjectStore, (self._private_url, self._options))
@@ -187,7 +181,7 @@ def _file_system(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
     except ValueError as error:
         raise StoreError(
             f"unknown store protocol {protocol}://",
-            got=redacted_url(url),
+            got=redact_url(url),
             expected="a local path, s3://, gs://, abfs://, memory://, or another protocol that fsspec knows",
         ) from error
     try:
@@ -197,4 +191,4 @@ def _file_system(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
             f"{protocol}:// stores need a package that is not installed", got=str(error), hint=_INSTALL.get(protocol)
         ) from error
     except Exception as error:  # whatever a client's constructor raises
-        raise_store_error(error, "connect", redacted_url(url))
+        raise_store_error(error, "connect", redact_url(url))

@@ -20,7 +20,7 @@ from umbel.scheduler.errors import NotFoundError, RunHeldError, StoreConflictErr
 from umbel.storage import layout
 from umbel.storage.objects import ObjectStore
 from umbel.storage.process import ProcessId, current_user, is_alive, this_process
-from umbel.storage.redaction import redacted_command
+from umbel.storage.redaction import redact_argv
 
 __all__ = ["OwnerRecord", "OwnerView", "Ownership", "owner_status"]
 
@@ -153,7 +153,7 @@ class Ownership:
                 state="held",
                 process=this_process(),
                 user=current_user(),
-                command=redacted_command(sys.argv),
+                command=redact_argv(sys.argv),
                 acquired=moment,
                 renewed=moment,
                 lease_s=lease_s,

@@ -17,6 +17,7 @@ import pyarrow as pa
 from umbel.scheduler.errors import UmbelError
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
+from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
@@ -137,11 +138,11 @@ class Run:
                 corrupt.append((segment.path, segment.reason or "damaged"))
             else:
                 whole.append(self._objects.full_path(segment.path))
-                schemas.append(segment.schema.empty_table())
+                schemas.append(empty_table(segment.schema))
         warn_of_corrupt(corrupt, self._objects.url)
         schema = ordered_columns(unify(schemas), found).schema
         if not whole:
-            return ds.dataset(schema.empty_table())
+            return ds.dataset(empty_table(schema))
         return ds.dataset(whole, schema=schema, filesystem=self._objects.file_system, format="parquet")
 
     def best(self, sweep: object = None) -> pa.Table:
@@ -237,7 +238,7 @@ class Run:
                 parts.append(models_of(found, rows, "element", self._graph.groups_of(found.name)))
         parts = [part for part in parts if len(part)] or parts
         if not parts:
-            return pa.schema([("node", pa.string()), ("index", pa.int64()), ("model", pa.string())]).empty_table()
+            return empty_table(pa.schema([("node", pa.string()), ("index", pa.int64()), ("model", pa.string())]))
         table = unify(parts)
         return table.select([*(name for name in table.column_names if name != "model"), "model"])
 

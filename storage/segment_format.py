@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["ColumnChoice", "SegmentDamagedError", "check_segment", "decode_segment", "encode_segment", "unify"]
+__all__ = ["ColumnChoice", "SegmentDamagedError", "check_segment", "decode_segment", "encode_segment", "plain", "unify"]
 
 #: Which columns to read: their names, or a function that picks them from those that a segment has; None: all.
 ColumnChoice = Sequence[str] | Callable[[Sequence[str]], Sequence[str]] | None
@@ -38,7 +38,7 @@ def encode_segment(table: pa.Table, metadata: Mapping[str, str] | None = None) -
         table: any rows. Dictionary columns are stored as what they stand for, so that readers need not know of them.
         metadata: what the file says about itself, as Parquet's key-value metadata.
     """
-    table = _plain(table)
+    table = plain(table)
     dictionaries = [
         field.name
         for field in table.schema
@@ -60,7 +60,7 @@ def encode_segment(table: pa.Table, metadata: Mapping[str, str] | None = None) -
     return bytes(data)
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain(table: pa.Table) -> pa.Table:
     """The table without dictionary columns: their types would differ from segment to segment."""
     schema = table.schema
     for i, field in enumerate(schema):

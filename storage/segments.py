@@ -22,7 +22,7 @@ import pyarrow as pa
 from umbel.scheduler.errors import InternalError, NotFoundError, UmbelError
 from umbel.storage import layout
 from umbel.storage.objects import ObjectStore
-from umbel.storage.segment_format import ColumnChoice, SegmentDamagedError, decode_segment, encode_segment, unify
+from umbel.storage.segment_format import ColumnChoice, SegmentDamagedError, decode_segment, encode_segment, plain, unify
 
 __all__ = ["Segment", "SegmentScan", "SegmentWriter", "read_segments", "scan_segments"]
 
@@ -78,6 +78,7 @@ class SegmentWriter:
         self._waiting_bytes = 0
         self._added = 0
         self._written = 0
+        self._pressed = False
         self._flushing = False
         self._closing = False
         self._error: UmbelError | None = None
@@ -112,7 +113,7 @@ class SegmentWriter:
             return
         size_bytes = batch.nbytes
         with self._changed:
-            self._changed.wait_for(lambda: self._error or not self._waiting_bytes or self._has_room(size_bytes))
+            self._wait_for_room(size_bytes)
             self._raise_error()
             if self._closing:
                 raise InternalError("rows were added to a closed segment writer", got=folder)
@@ -125,7 +126,7 @@ class SegmentWriter:
             buffer.size_bytes += size_bytes
             self._waiting_bytes += size_bytes
             self._added += 1
-            if self._is_full(buffer) or not self._has_room(0):
+            if self._is_full(buffer):
                 self._changed.notify_all()
 
     def flush(self) -> None:
@@ -169,8 +170,15 @@ class SegmentWriter:
             # A copy: an error that is raised twice would carry the traceback of both.
             raise copy.copy(self._error) from self._error.__cause__
 
-    def _has_room(self, size_bytes: int) -> bool:
-        return self._waiting_bytes + size_bytes <= _MAX_WAITING_BYTES
+    def _wait_for_room(self, size_bytes: int) -> None:
+        def has_room() -> bool:
+            # A batch that is larger than all that may wait goes through when nothing else waits.
+            return not self._waiting_bytes or self._waiting_bytes + size_bytes <= _MAX_WAITING_BYTES
+
+        while self._error is None and not has_room():
+            self._pressed = True
+            self._changed.notify_all()
+            self._changed.wait()
 
     def _is_full(self, buffer: _Buffer) -> bool:
         return buffer.rows >= self._max_rows or buffer.size_bytes >= self._max_bytes
@@ -204,14 +212,14 @@ class SegmentWriter:
                     for folder in due:
                         del self._buffers[folder]
                     return due
-                self._flushing = False
+                self._pressed = self._flushing = False
                 if self._closing:
                     return None
                 oldest = min((buffer.oldest for buffer in self._buffers.values()), default=None)
                 self._changed.wait(None if oldest is None else max(0.0, oldest + self._max_age_s - self._clock()))
 
     def _due(self) -> dict[str, _Buffer]:
-        if self._flushing or self._closing or not self._has_room(0):
+        if self._pressed or self._flushing or self._closing:
             return dict(self._buffers)
         too_old = self._clock() - self._max_age_s
         return {
@@ -254,7 +262,7 @@ def _tables(batches: Sequence[pa.RecordBatch]) -> list[pa.Table]:
             runs[-1].append(batch)
         else:
             runs.append([batch])
-    tables = [pa.Table.from_batches(run) for run in runs]
+    tables = [plain(pa.Table.from_batches(run)) for run in runs]
     try:
         return [pa.concat_tables(tables, promote_options="permissive").combine_chunks()]
     except (pa.ArrowInvalid, pa.ArrowTypeError):

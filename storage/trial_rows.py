@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.storage import layout
-from umbel.storage.columns import contains, float_values, int_column, int_values, last_of_each
+from umbel.storage.columns import contains, empty_table, float_values, int_column, int_values, last_of_each
 from umbel.storage.graph_record import SweepRecord
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import unify
@@ -122,7 +122,7 @@ def metric_column(metric: str) -> str:
 def empty_trials(sweep: SweepRecord) -> pa.Table:
     """A trials table without rows: the columns that every one has."""
     keys = {name: _type_of([group[i] for group in sweep.groups]) for i, name in enumerate(sweep.group_names)}
-    return pa.schema(list({**_HEAD, **keys, **_TAIL}.items())).empty_table()
+    return empty_table(pa.schema(list({**_HEAD, **keys, **_TAIL}.items())))
 
 
 def _type_of(values: Sequence[object]) -> pa.DataType:

@@ -15,7 +15,7 @@ from umbel.scheduler.errors import ElementFailedError, NotFoundError
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.codecs import decode
-from umbel.storage.columns import contains, int_column, int_values, last_of_each
+from umbel.storage.columns import contains, empty_table, int_column, int_values, last_of_each
 from umbel.storage.graph_record import NodeRecord, SweepRecord, group_columns
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import unify
@@ -65,7 +65,7 @@ def read_elements(
         wanted if wanted is not None else lambda names: [name for name in names if name != "payload"],
     )
     warn_of_corrupt(scan.corrupt, objects.url)
-    table = unify([_ELEMENT_SCHEMA.empty_table(), *scan.tables] if wanted is None or not scan.tables else scan.tables)
+    table = unify([empty_table(_ELEMENT_SCHEMA), *scan.tables] if wanted is None or not scan.tables else scan.tables)
     order = last_of_each(int_values(table["element"]))
     return table if order is None else table.take(int_column(order))
 

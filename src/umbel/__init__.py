@@ -1,6 +1,7 @@
 """Umbel: massively parallel task graphs and sweeps on Ray, durable and resumable.
 
-The names here are the public ones. Each is loaded when it is first used, so that importing umbel, or the pure core, stays cheap.
+The names here are the public ones. Each is loaded when it is first used, so that importing umbel, or the pure core,
+stays cheap.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
-    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError ResumeMismatchError RunHeldError "
-    "RunInterrupted SpaceError StoreConflictError StoreCorruptError StoreError StoreFullError UmbelError UsageError"
+    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError ResumeMismatchError "
+    "RunHeldError RunInterrupted SpaceError StoreConflictError StoreCorruptError StoreError StoreFullError "
+    "UmbelError UsageError"
 )
 _HOMES = {
     "umbel.runtime.context": "TrialContext report trial",

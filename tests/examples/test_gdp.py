@@ -114,7 +114,9 @@ def test_changing_the_held_out_years_changes_no_metric_of_any_trial(
         node = gdp.graph(countries, trials=5)
         run = umbel.run(node, store=str(tmp_path / store), name="gdp", executor="inline", progress=False)
         trials = run.trials().select(["country", "trial", "metric_mase", "metric_rmse"]).to_pylist()
-        return trials, run.value(node).to_pylist()
+        summary = run.value(node)
+        assert isinstance(summary, pa.Table)
+        return trials, summary.to_pylist()
 
     trials, summary = metrics("before")
     request.getfixturevalue("other_future")

@@ -213,6 +213,14 @@ def test_files_include_modules_whose_constants_alone_are_used(load: Load) -> Non
     assert sorted(file.name for file in found.files) == ["conf.py", "proj.py"]
 
 
+def test_files_do_not_depend_on_what_else_was_imported(load: Load) -> None:
+    proj = "from conf import A\ndef fn(c):\n    return A\ndef other(c):\n    import late\n    return late.B\n"
+    module = load(proj, conf="A = 1\n", late="B = 1\n")
+    before = fingerprint(module.fn)
+    assert [file.name for file in fingerprint(module.other).files] == ["conf.py", "late.py", "proj.py"]
+    assert fingerprint(module.fn) == before
+
+
 def test_exchanged_functions_of_one_name_are_noticed(load: Load) -> None:
     one, two = "def step(x):\n    return x + 1\n", "def step(x):\n    return x * 2\n"
     proj = "import a, b\ndef fn(x):\n    return a.step(b.step(x))\n"

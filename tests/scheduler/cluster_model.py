@@ -1,7 +1,7 @@
-"""A shell around the engine for tests: workers that crash, hang, are preempted, retry and answer late, drawn from a seed.
+"""A shell around the engine for tests: workers that crash, are preempted, retry and answer late, drawn from a seed.
 
-It keeps its own plain record of what was accepted, so that tests can compare it with what the engine believes, and checks the
-engine's invariants after every event.
+It keeps its own plain record of what was accepted, so that tests can compare it with what the engine believes, and
+checks the engine's invariants after every event.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ class ClusterModel:
         held = self.workers.pop(worker)
         if held.leases and self.random.random() < 0.5:  # a report that was under way arrives afterwards
             running = held.leases[0]
-            self.late.append(Reported(worker, running.lease.id, running.position, running.stop, running.stop, busy_s=0.1))
+            self.late.append(
+                Reported(worker, running.lease.id, running.position, running.stop, running.stop, busy_s=0.1)
+            )
         self.send(WorkerLost(worker, cause))
 
     def advance(self, worker: WorkerId) -> None:

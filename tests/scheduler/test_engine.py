@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.scheduler.cluster_model import Behaviour, ClusterModel
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster_model import Behaviour, ClusterModel  # noqa: E402
-
-from umbel.scheduler.engine import Engine, Restored  # noqa: E402
-from umbel.scheduler.errors import GraphError, InternalError  # noqa: E402
-from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId  # noqa: E402
-from umbel.scheduler.intervals import IntervalSet  # noqa: E402
-from umbel.scheduler.protocol import (  # noqa: E402
+from umbel.scheduler.engine import Engine, Restored
+from umbel.scheduler.errors import GraphError, InternalError
+from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
+from umbel.scheduler.intervals import IntervalSet
+from umbel.scheduler.protocol import (
     Capacity,
     Grant,
     LossCause,
@@ -204,9 +198,7 @@ def test_a_long_chain_needs_no_recursion() -> None:
 
 
 def test_empty_nodes_finish_at_once() -> None:
-    graph = Graph(
-        [NodeSpec(NodeId(0), "none", 0), NodeSpec(NodeId(1), "all", 1, (Input(NodeId(0), 0),), shape=None)]
-    )
+    graph = Graph([NodeSpec(NodeId(0), "none", 0), NodeSpec(NodeId(1), "all", 1, (Input(NodeId(0), 0),), shape=None)])
     model = ClusterModel(graph)
     model.run(max_steps=2)
     assert model.evaluated[NodeId(1), 0] == 1

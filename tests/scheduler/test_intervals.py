@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def test_holds_what_a_set_would(steps: list[tuple[str, Range]]) -> None:
 def test_intervals_are_sorted_disjoint_and_never_touch(steps: list[tuple[str, Range]]) -> None:
     intervals = list(model_of(steps)[0])
     assert all(start < stop for start, stop in intervals)
-    assert all(before[1] < after[0] for before, after in zip(intervals, intervals[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(intervals))
 
 
 @given(changes, ranges)

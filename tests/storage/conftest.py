@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,9 +25,9 @@ def objects(tmp_path: Path) -> ObjectStore:
 
 
 @pytest.fixture(params=["local", "memory"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store of each kind."""
-    yield open_store(str(tmp_path / "store") if request.param == "local" else f"memory://{uuid4().hex}")
+    return open_store(str(tmp_path / "store") if request.param == "local" else f"memory://{uuid4().hex}")
 
 
 def trials_table(trials: list[int], metric: list[float | None], **columns: Any) -> pa.Table:

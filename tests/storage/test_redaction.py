@@ -1,4 +1,4 @@
-"""`umbel.runtime.redaction`: credentials go, everything else stays."""
+"""`umbel.storage.redaction`: credentials go, everything else stays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.runtime.redaction import REDACTED, redact, redact_argv, redact_url
+from umbel.storage.redaction import REDACTED, redact, redact_argv, redact_url
 
 SECRET_NAMES = [
     "token",
@@ -65,7 +65,6 @@ OTHER_NAMES = [
     "passenger",
     "compass",
     "monkey",
-    "PWD",
     "sig",
     "signature",
     "alpha",
@@ -96,6 +95,10 @@ def test_other_names_are_left_alone(name: str) -> None:
         f"--{name}=shown",
         f"{name}=shown",
     ]
+
+
+def test_the_folder_that_a_shell_is_in_stays() -> None:
+    assert redact({"PWD": "/home/ada", "pwd": "x"}) == {"PWD": "/home/ada", "pwd": REDACTED}
 
 
 def test_what_says_that_nothing_was_given_stays() -> None:

@@ -1,0 +1,223 @@
+"""The `umbel` command. Each command imports what it needs when it runs, so that `umbel --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from umbel.storage.run import Run
+    from umbel.storage.store import Store
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Umbel: massively parallel sweeps and task graphs on Ray, durable and resumable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", "-s", metavar="URL", help="Where runs live: a path or any fsspec URL.", envvar="UMBEL_STORE"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows to print; 0 prints all.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.")]
+SweepOption = Annotated[str | None, typer.Option("--sweep", help="Which sweep, if the run has several.")]
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],
+    store: StoreOption = None,
+    name: Annotated[str | None, typer.Option(help="The run's name; default: the file's name.")] = None,
+    executor: Annotated[str, typer.Option(help='"ray", or "inline": in this process, without Ray.')] = "ray",
+    address: Annotated[str | None, typer.Option(help="The Ray cluster to join.", envvar="RAY_ADDRESS")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="At most this many workers of each kind.")] = None,
+    progress: Annotated[str, typer.Option(help='"auto", "bar", "plain" or "quiet".')] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the graph in a Python file, or go on with the run of that name."""
+    from pathlib import Path
+
+    from umbel.runtime.run import run as run_graph
+    from umbel.runtime.target import load_target
+
+    found = load_target(target)
+    ended = run_graph(
+        found,
+        store=store,
+        name=name or Path(target.partition(":")[0]).stem,
+        executor=executor,
+        address=address,
+        workers=workers,
+        progress=progress,
+    )
+    if as_json:
+        _print_json(_facts(ended))
+        return
+    for sweep in ended.sweeps:
+        _print_best(ended, sweep, limit=10)
+
+
+@app.command("ls")
+def list_runs(store: StoreOption = None, as_json: JsonOption = False, limit: LimitOption = 20) -> None:
+    """List the runs of a store, newest first."""
+    from dataclasses import asdict
+
+    from umbel.runtime.tables import print_rows
+
+    opened = _open(store)
+    rows = [asdict(summary) for summary in opened.runs()]
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        for row in rows:
+            row["created"] = row["created"][:19].replace("T", " ")
+        print_rows(rows, ["name", "status", "created", "user", "nodes", "trials"], limit=limit)
+    else:
+        typer.echo(f"no runs in {opened.url}")
+
+
+@app.command()
+def show(name: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show what a run is and how far it has come."""
+    from umbel.runtime.tables import print_rows
+
+    found = _open(store).run(name)
+    facts = _facts(found)
+    if as_json:
+        _print_json(facts)
+        return
+    record = found.record
+    typer.echo(f"{found.name}: {facts['status']}, in {found.store_url}")
+    typer.echo(f"  made      {str(record.get('created'))[:19]} UTC by {record.get('user')} on {record.get('host')}")
+    typer.echo(f"  command   {' '.join(record.get('command', []))}")
+    typer.echo(f"  versions  {', '.join(f'{k} {v}' for k, v in record.get('versions', {}).items())}")
+    print_rows(facts["nodes"], ["name", "kind", "size", "done", "failed", "seconds"])
+
+
+@app.command()
+def best(
+    name: RunArgument,
+    sweep: SweepOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    limit: LimitOption = 20,
+) -> None:
+    """Show the best trial of each group."""
+    found = _open(store).run(name)
+    if as_json:
+        from umbel.runtime.tables import rows_of
+
+        _print_json(rows_of(found.best(sweep)))
+        return
+    _print_best(found, sweep, limit=limit)
+
+
+@app.command()
+def failures(
+    name: RunArgument, store: StoreOption = None, as_json: JsonOption = False, limit: LimitOption = 20
+) -> None:
+    """Show the trials and elements of a run that did not succeed, and why."""
+    from umbel.runtime.tables import print_rows, rows_of
+
+    rows = rows_of(_open(store).run(name).failures())
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        for row in rows:
+            row["error"] = (row["error"] or "").strip().rpartition("\n")[2]
+        print_rows(rows, ["node", "index", "group", "status", "attempt", "error"], limit=limit)
+    else:
+        typer.echo("nothing failed")
+
+
+def main() -> None:
+    """The `umbel` command: errors as messages, with a status for scripts (2: usage; 1: anything else; 130:
+    interrupted)."""
+    from umbel.scheduler.errors import RunInterrupted, UmbelError, UsageError
+
+    try:
+        app()
+    except RunInterrupted:
+        sys.exit(130)  # progress has said what to do
+    except UmbelError as error:
+        typer.secho(f"{type(error).__name__}: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _open(store: str | None) -> Store:
+    from umbel.runtime.run import default_store
+    from umbel.storage.store import open_store
+
+    return open_store(store or default_store())
+
+
+def _facts(found: Run) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    nodes = []
+    for node in found.record.get("graph", {}).get("nodes", []):
+        rows = found.elements(node["name"])
+        ok = pc.sum(pc.is_in(rows["status"].cast("string"), value_set=_good())).as_py() or 0
+        nodes.append(
+            {
+                "name": node["name"],
+                "kind": node["kind"],
+                "size": node["size"],
+                "done": rows.num_rows,
+                "failed": rows.num_rows - ok,
+                "seconds": pc.sum(rows["seconds"]).as_py() or 0.0,
+            }
+        )
+    keys = ("created", "user", "host", "command", "versions")
+    facts = {key: found.record.get(key) for key in keys}
+    return {"name": found.name, "status": found.status, "store": found.store_url, **facts, "nodes": nodes}
+
+
+def _good() -> Any:
+    import pyarrow as pa
+
+    return pa.array(["ok", "pruned"])
+
+
+def _print_best(found: Run, sweep: str | None, limit: int) -> None:
+    from umbel.runtime.sweep import RESERVED as TRIAL_COLUMNS
+    from umbel.runtime.tables import print_rows, rows_of
+
+    rows = rows_of(found.best(sweep))
+    if not rows:
+        typer.echo("no trial has succeeded")
+        return
+    groups = [name for name in rows[0] if name not in TRIAL_COLUMNS and not name.startswith(("config_", "metric_"))]
+    metrics = [name for name in rows[0] if name.startswith("metric_")]
+    shown = [
+        {
+            **{name: row[name] for name in groups},
+            "trial": row["trial"],
+            **{name.removeprefix("metric_"): row[name] for name in metrics},
+            "config": _config_text(row),
+        }
+        for row in rows
+    ]
+    print_rows(shown, list(shown[0]), title=f"best trial of each group, sweep {rows[0]['sweep']!r}", limit=limit)
+
+
+def _config_text(row: dict[str, Any]) -> str:
+    items = ((name.removeprefix("config_"), value) for name, value in row.items() if name.startswith("config_"))
+    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in items)
+
+
+def _print_json(value: object) -> None:
+    from umbel.runtime.tables import json_text
+
+    typer.echo(json_text(value))

@@ -1,0 +1,75 @@
+"""How the command line shows tables: to people by Rich, to programs as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["json_text", "print_rows", "rows_of"]
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """An Arrow table as a list of rows."""
+    return table.to_pylist()  # type: ignore[no-any-return]
+
+
+def json_text(value: object) -> str:
+    """Valid JSON: times in ISO 8601, and NaN and infinities as the strings "NaN", "Infinity", "-Infinity"."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+def print_rows(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str | None = None, limit: int | None = None
+) -> None:
+    """Print some columns of some rows as a table; says how many rows are left out."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    shown = list(rows[:limit] if limit else rows)
+    for name in columns:
+        number = any(isinstance(row.get(name), (int, float)) for row in shown)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*(Text(_cell(row.get(name))) for name in columns))
+    console = Console()
+    console.print(table)
+    if len(rows) > len(shown):
+        console.print(f"… and {len(rows) - len(shown):,} more (--limit 0 shows all, --json too)", style="dim")
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.5g}"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case _:
+            return str(value)
