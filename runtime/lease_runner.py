@@ -140,14 +140,14 @@ def describe_error(error: BaseException) -> str:
 class RunningLease(ABC):
     """A lease being run.
 
-    `run` belongs to one thread; `collect`, `shorten` and `overrun_s` to another.
+    `run` belongs to one thread; `collect` and `shorten` to another.
     """
 
     def __init__(self, lease: Lease, call: _Call) -> None:
         self.lease = lease
         self.stop = lease.stop
         self._call = call
-        #: The element that `run` is at; it is set before the element is begun.
+        #: The element that `run` is at, set before it is begun; and since when, which is set before that.
         self._current = lease.start - 1
         self._current_since = time.perf_counter()
         self._collected = lease.start
@@ -168,15 +168,7 @@ class RunningLease(ABC):
 
     def shorten(self, stop: int) -> None:
         """End the lease at ``stop``, or after the element in hand if that is later."""
-        self.stop = max(min(self.stop, stop), self._current + 1)
-
-    def overrun_s(self) -> float | None:
-        """How long the element in hand has run past its time limit, in seconds; None if it has not."""
-        limit_s = self._call.program.timeout_s
-        if limit_s is None or self._current < self.lease.start + self._finished():
-            return None
-        over_s = time.perf_counter() - self._current_since - limit_s
-        return over_s if over_s > 0 and self._current < self.stop else None
+        self.stop = min(self.stop, max(stop, self._current + 1))  # `run` may be past the end already: it stays put
 
     def collect(self) -> LeaseReport:
         """What has finished since the last call.
@@ -184,10 +176,8 @@ class RunningLease(ABC):
         An element that overran its time limit is reported as timed out, together with all before it; the thread that
         runs it can't be stopped, so the process must be ended then.
         """
-        overrun = self._overrun_outcome()
-        position = min(self.lease.start + self._finished(), self.stop)
-        if overrun is not None:
-            position = self._current + 1
+        current, overrun = self._overrun()
+        position = min(self.lease.start + self._finished(), self.stop) if overrun is None else current + 1
         taken = self._take(self._collected, position, overrun)
         busy_s, begin = 0.0, self._collected
         if position > begin:
@@ -211,16 +201,19 @@ class RunningLease(ABC):
         """True once everything up to the lease's end has been collected."""
         return self._collected >= self.stop
 
-    def _overrun_outcome(self) -> Outcome | None:
-        over_s = self.overrun_s()
-        if over_s is None:
-            return None
+    def _overrun(self) -> tuple[int, Outcome | None]:
+        """The element in hand, and how it ends if it has run past its time limit; None if it has not."""
+        current, since = self._current, self._current_since
         limit_s = self._call.program.timeout_s
+        if limit_s is None or current >= self.stop or current < self.lease.start + self._finished():
+            return current, None
+        seconds = time.perf_counter() - since
+        if seconds <= limit_s:
+            return current, None
         error = TimeoutError(f"not finished after its time limit of {limit_s:g} s")
         retry = self._call.retries(error)
-        seconds = over_s + (limit_s or 0.0)
-        started = self._current_since + self._clock_offset
-        return Outcome(started, seconds, None, "timeout", f"TimeoutError: {error}", retry=retry)
+        text = f"TimeoutError: {error}"
+        return current, Outcome(since + self._clock_offset, seconds, None, "timeout", text, retry=retry)
 
 
 @dataclass(slots=True)
@@ -287,11 +280,11 @@ class _SweepLease(RunningLease):
         add = outcomes.append
         index = chunk.first
         for config, seed in zip(chunk.configs, chunk.seeds, strict=True):
+            self._current_since = started = clock()
             self._current = index
             if index >= self.stop:
-                return False
+                break
             context.index, context.seed = index, seed
-            self._current_since = started = clock()
             try:
                 result = function(config, *args, **kwargs)
             except BaseException as error:
@@ -309,7 +302,7 @@ class _SweepLease(RunningLease):
                 context.reported, context.step = {}, None
             index += 1
         trial_context.leave()
-        return True
+        return index == chunk.stop
 
     def _judge(
         self, result: object, context: TrialContext, metric: str, started: float, seconds: float, group: int
@@ -382,10 +375,10 @@ class _TaskLease(RunningLease):
 
     def run(self) -> None:
         for element, handles in self._elements():
+            self._current_since = time.perf_counter()
             self._current = element
             if element >= self.stop:
                 return
-            self._current_since = time.perf_counter()
             self._outcomes.append(self._run_element(handles))
 
     def _elements(self) -> Iterator[tuple[int, list[tuple[ValueHandle, ...]]]]:

@@ -72,7 +72,12 @@ class Plan:
             "size": node.size,
             "inputs": [self.nodes[source].name for source in planned.sources if source is not None],
             "arguments": [
-                {"name": argument.keyword, "kind": argument.kind.value, "node": source, "digest": digest}
+                {
+                    "name": argument.keyword,
+                    "kind": argument.kind.value,
+                    "node": None if source is None else self.nodes[source].name,
+                    "digest": digest,
+                }
                 for argument, source, digest in zip(node.arguments, planned.sources, digests, strict=True)
             ],
             "code": code.digest if code else None,
@@ -109,7 +114,9 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
             "there is nothing to run",
             got=target,
             expected="a node (task.bind(…), task.map(…), umbel.sweep(…)) or a list of nodes",
-            hint="a decorated function alone is not a node: bind it first" if isinstance(target, Task) else None,
+            hint="a decorated function alone is not a node: bind it first"
+            if isinstance(target, Task)
+            else "make one of a function, with umbel.task(fn).bind(…) for example",
         )
     ordered = _in_order(targets)
     ids = {id(node): NodeId(position) for position, node in enumerate(ordered)}
@@ -195,10 +202,11 @@ def _unique_names(nodes: Sequence[Node]) -> list[str]:
         if count > 1 and isinstance(node, Sweep):
             raise GraphError(
                 f"two sweeps are named {node.base_name!r}",
+                got=repr(node),
                 expected="a name of its own for each, since results are looked up by it",
                 hint="give umbel.sweep(…, name=…)",
             )
-        name = node.base_name if count == 1 else f"{node.name}-{count}"
+        name = node.base_name if count == 1 else f"{node.base_name}-{count}"
         while count > 1 and name in taken:
             count += 1
             name = f"{node.base_name}-{count}"
@@ -208,7 +216,7 @@ def _unique_names(nodes: Sequence[Node]) -> list[str]:
 
 
 def _pickle(task: Task[..., Any], name: str) -> bytes:
-    check_picklable(task.fn, f"the function of {name!r}")
+    check_picklable(task.fn, f"in node {name!r}, the function")
     return bytes(cloudpickle.dumps((_plain(task.fn), task.retry_on)))
 
 

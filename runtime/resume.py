@@ -41,15 +41,39 @@ def _node_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any])
     found: list[str] = []
     if old.get("code") != new.get("code"):
         found.append(f"the code of {name!r} ({_code_parts(old, new)})")
-    for key in ("kind", "size", "top", "inputs", "arguments"):
+    for key in ("kind", "size", "top", "inputs"):
         if old.get(key) != new.get(key):
             found.append(f"{key} of {name!r} was {_short(old.get(key))}, is {_short(new.get(key))}")
+    found += _argument_differences(name, old, new)
     old_sweep, new_sweep = old.get("sweep") or {}, new.get("sweep") or {}
     for key in sorted({*old_sweep, *new_sweep}):
         if old_sweep.get(key) != new_sweep.get(key):
             was, now = old_sweep.get(key), new_sweep.get(key)
             found.append(f"{key} of sweep {name!r} {_change(key, was, now)}")
     return found
+
+
+def _argument_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    before, after = old.get("arguments") or [], new.get("arguments") or []
+    if len(before) != len(after):
+        return [f"the number of arguments of {name!r} was {len(before)}, is {len(after)}"]
+    found: list[str] = []
+    for position, (was, now) in enumerate(zip(before, after, strict=True), 1):
+        labels = [f"argument {each.get('name') or position!r}" for each in (was, now)]
+        label = f"the data of {name!r}" if new.get("kind") == "sweep" else f"{labels[0]} of {name!r}"
+        if labels[0] != labels[1]:
+            found.append(f"{label} is {labels[1]} now")
+        elif (was.get("node"), was.get("kind")) != (now.get("node"), now.get("kind")):
+            found.append(f"{label} was {_origin(was)}, is {_origin(now)}")
+        elif was.get("digest") != now.get("digest"):
+            found.append(f"{label} has another value")
+    return found
+
+
+def _origin(argument: Mapping[str, Any]) -> str:
+    forms = {"each": "one value an element", "one": "one value for all", "all": "a whole list"}
+    source = f" of node {argument['node']!r}" if argument.get("node") is not None else ""
+    return forms.get(str(argument.get("kind")), "unknown") + source
 
 
 def _change(key: str, was: Any, now: Any) -> str:
@@ -60,9 +84,23 @@ def _change(key: str, was: Any, now: Any) -> str:
         parts += [f"{len(added)} new: {_short(added)}"] if added else []
         return f"differ ({', '.join(parts) or 'in their order'})"
     if key == "space" and isinstance(was, dict) and isinstance(now, dict):
-        names = sorted(n for n in {*was, *now} if was.get(n) != now.get(n))
-        return "differs in " + ", ".join(f"{n} (was {_short(was.get(n))}, is {_short(now.get(n))})" for n in names[:3])
+        return f"differs ({_space_change(was, now)})"
     return f"was {_short(was)}, is {_short(now)}"
+
+
+def _space_change(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    before, after = _dimensions(was), _dimensions(now)
+    found = [f"{name} is gone" for name in before if name not in after]
+    found += [f"{name} is new" for name in after if name not in before]
+    for name, domain in before.items():
+        if name in after and after[name] != domain:
+            found.append(f"{name} was {_short(domain)}, is {_short(after[name])}")
+    return ", ".join(found[:3]) + (f", and {len(found) - 3} more" if len(found) > 3 else "") or "in its order"
+
+
+def _dimensions(space: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    dimensions: list[dict[str, Any]] = space.get("dimensions") or []
+    return {".".join(each["path"]): {key: each[key] for key in each if key != "path"} for each in dimensions}
 
 
 def _code_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

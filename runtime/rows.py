@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from umbel.runtime.columns import (
+    binaries,
+    booleans,
+    coded,
+    dictionary,
+    floats,
+    integers,
+    optional_integers,
+    strings,
+    timestamps,
+)
 from umbel.runtime.metrics import DEFAULT
 from umbel.runtime.programs import SweepProgram
 from umbel.runtime.values import ValueHandle, value_digest
@@ -19,8 +31,6 @@ from umbel.scheduler.identity import canonical_json, group_key, trial_keys
 from umbel.scheduler.sampling import TrialBatch
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows"]
-
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +114,6 @@ class TrialRows:
         self._program = program
         self._place = place
         self._group_names = tuple(program.groups[0]) if program.groups else ()
-        self._group_types = {
-            name: _scalar_type([group[name] for group in program.groups]) for name in self._group_names
-        }
 
     def build(self, parts: Sequence[TrialPart]) -> pa.RecordBatch | None:
         """One batch with a row for each outcome that is not to be tried again; None if there is none."""
@@ -116,53 +123,40 @@ class TrialRows:
         batch = self._build(parts)
         final = [not outcome.retry for part in parts for outcome in part.outcomes]
         if not all(final):
-            batch = batch.filter(pa.array(final))
+            batch = batch.filter(booleans(final))
         return batch if batch.num_rows else None
 
     def _build(self, parts: Sequence[TrialPart]) -> pa.RecordBatch:
         program, counts = self._program, [len(part.outcomes) for part in parts]
         total = sum(counts)
         outcomes = [outcome for part in parts for outcome in part.outcomes]
+        which = np.repeat(np.arange(len(parts)), counts)
+        firsts = [part.chunk.first + part.offset for part in parts]
+        trials = np.concatenate([np.arange(a, a + n) for a, n in zip(firsts, counts, strict=True)])
         columns: dict[str, pa.Array] = {
             "run": _constant(self._place.run, total),
             "sweep": _constant(program.name, total),
-            "trial": pa.array(
-                np.concatenate(
-                    [
-                        np.arange(part.chunk.first + part.offset, part.chunk.first + part.offset + count)
-                        for part, count in zip(parts, counts, strict=True)
-                    ]
-                ),
-                pa.int64(),
-            ),
+            "trial": integers(trials),
         }
         for name in self._group_names:
             values = [program.groups[part.chunk.group][name] for part in parts]
-            columns[name] = _repeated(values, counts, self._group_types[name])
+            columns[name] = _group_column(values, which)
         for name in program.source.space.column_names:
-            columns[f"config_{name}"] = _joined(
-                [part.chunk.batch.columns[name][part.offset : part.offset + len(part.outcomes)] for part in parts]
-            )
+            columns[f"config_{name}"] = _config_column([_cut(part, part.chunk.batch.columns[name]) for part in parts])
         for name, column in self._metrics(outcomes):
             columns[f"metric_{name}"] = column
-        columns["status"] = pa.array([outcome.status for outcome in outcomes]).dictionary_encode()
-        columns["error"] = pa.array([outcome.error for outcome in outcomes], pa.string())
-        columns["attempt"] = _repeat_numbers([part.attempt for part in parts], counts, np.int32)
-        columns["seed"] = pa.array(
-            [seed for part in parts for seed in part.chunk.seeds[part.offset : part.offset + len(part.outcomes)]],
-            pa.int64(),
-        )
-        columns["started"] = _timestamps([outcome.started for outcome in outcomes])
-        columns["seconds"] = pa.array([outcome.seconds for outcome in outcomes], pa.float64())
+        columns["status"] = coded([outcome.status for outcome in outcomes])
+        columns["error"] = strings([outcome.error for outcome in outcomes])
+        columns["attempt"] = integers(np.asarray([part.attempt for part in parts])[which], pa.int32())
+        columns["seed"] = integers([seed for part in parts for seed in _cut(part, part.chunk.seeds)])
+        columns["started"] = timestamps([outcome.started for outcome in outcomes])
+        columns["seconds"] = floats([outcome.seconds for outcome in outcomes])
         columns["host"] = _constant(self._place.host, total)
         columns["worker"] = _constant(self._place.worker, total)
         columns["code"] = _constant(program.code, total)
-        columns["data"] = _repeated([part.chunk.data for part in parts], counts, pa.string())
-        columns["key"] = pa.array(
-            [key for part in parts for key in part.chunk.keys[part.offset : part.offset + len(part.outcomes)]],
-            pa.string(),
-        )
-        columns["model"] = pa.array([outcome.model for outcome in outcomes], pa.string())
+        columns["data"] = dictionary(which, [part.chunk.data for part in parts])
+        columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])
+        columns["model"] = strings([outcome.model for outcome in outcomes])
         return pa.record_batch(columns)
 
     def _metrics(self, outcomes: Sequence[Outcome]) -> Iterable[tuple[str, pa.Array]]:
@@ -179,7 +173,7 @@ class TrialRows:
                 column = [None if m is None else m.get(metric, m.get(DEFAULT)) for m in metrics]
             else:
                 column = [None if m is None else m.get(name) for m in metrics]
-            yield name, pa.array(column, pa.float64())
+            yield name, floats(column)
 
 
 def element_rows(
@@ -198,75 +192,57 @@ def element_rows(
     for outcome in rows:
         names.update(dict.fromkeys(outcome.metrics or ()))
     columns: dict[str, pa.Array] = {
-        "element": pa.array([element for element, _ in kept], pa.int64()),
-        "status": pa.array([outcome.status for outcome in rows]).dictionary_encode(),
-        "error": pa.array([outcome.error for outcome in rows], pa.string()),
-        "digest": pa.array([handle and handle.digest for handle in handles], pa.string()),
-        "format": pa.array([handle and handle.format for handle in handles], pa.string()),
-        "size": pa.array([handle and handle.size_bytes for handle in handles], pa.int64()),
-        "payload": pa.array([handle and handle.payload for handle in handles], pa.binary()),
-        "model": pa.array([outcome.model for outcome in rows], pa.string()),
+        "element": integers([element for element, _ in kept]),
+        "status": coded([outcome.status for outcome in rows]),
+        "error": strings([outcome.error for outcome in rows]),
+        "digest": strings([handle.digest if handle else None for handle in handles]),
+        "format": strings([handle.format if handle else None for handle in handles]),
+        "size": optional_integers([handle.size_bytes if handle else None for handle in handles]),
+        "payload": binaries([handle.payload if handle else None for handle in handles]),
+        "model": strings([outcome.model for outcome in rows]),
     }
     for name in names:
-        values = [(outcome.metrics or {}).get(name) for outcome in rows]
-        columns[f"metric_{name or 'value'}"] = pa.array(values, pa.float64())
-    columns["attempt"] = pa.array([attempt] * len(rows), pa.int32())
-    columns["started"] = _timestamps([outcome.started for outcome in rows])
-    columns["seconds"] = pa.array([outcome.seconds for outcome in rows], pa.float64())
+        columns[f"metric_{name or 'value'}"] = floats([(outcome.metrics or {}).get(name) for outcome in rows])
+    columns["attempt"] = integers([attempt] * len(rows), pa.int32())
+    columns["started"] = timestamps([outcome.started for outcome in rows])
+    columns["seconds"] = floats([outcome.seconds for outcome in rows])
     columns["host"] = _constant(place.host, len(rows))
     columns["worker"] = _constant(place.worker, len(rows))
     columns["code"] = _constant(code, len(rows))
-    columns["key"] = pa.array([outcome.key for outcome in rows], pa.string())
+    columns["key"] = strings([outcome.key for outcome in rows])
     return pa.record_batch(columns)
 
 
-# ---- columns -----------------------------------------------------------------------------------------------
+def _cut(part: TrialPart, column: Any) -> Any:
+    """A part's share of a column of its chunk."""
+    return column[part.offset : part.offset + len(part.outcomes)]
 
 
 def _constant(value: str, count: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value], pa.string()))
+    return dictionary(np.zeros(count, np.int32), [value])
 
 
-def _repeat_numbers(values: Sequence[int], counts: Sequence[int], dtype: type[np.integer]) -> pa.Array:
-    return pa.array(np.repeat(np.asarray(values, dtype), counts))
+def _group_column(values: Sequence[object], which: np.ndarray) -> pa.Array:
+    """A group key for each row; that all groups' are of one kind was checked when the sweep was built."""
+    first = values[0]
+    if isinstance(first, str):
+        return dictionary(which, [str(value) for value in values])
+    column = np.asarray(values)[which]
+    return booleans(column) if column.dtype == bool else _number_column(column)
 
 
-def _repeated(values: Sequence[object], counts: Sequence[int], kind: pa.DataType) -> pa.Array:
-    """Each value as often as its count says; strings as a dictionary, since they come in long runs."""
-    indices = pa.array(np.repeat(np.arange(len(values), dtype=np.int32), counts))
-    distinct = pa.array(values, kind)
-    if not pa.types.is_string(kind):
-        return distinct.take(indices)
-    if distinct.null_count:
-        return distinct.take(indices).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(indices, distinct)
+def _config_column(parts: Sequence[Any]) -> pa.Array:
+    """One config column: numbers and truth values as they are, all else as text."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        column = np.concatenate(parts)
+        return booleans(column) if column.dtype == bool else _number_column(column)
+    values = [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
+    return coded([value if isinstance(value, str) else _text(value) for value in values])
 
 
-def _joined(columns: Sequence[object]) -> pa.Array:
-    """The parts of one config column, one after another."""
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return pa.array(np.concatenate([np.asarray(column) for column in columns]))
-    values = [value for column in columns for value in column]  # type: ignore[attr-defined]
-    texts = [value if isinstance(value, str) else _text(value) for value in values]
-    return pa.array(texts, pa.string()).dictionary_encode()
+def _number_column(column: np.ndarray) -> pa.Array:
+    return integers(column) if np.issubdtype(column.dtype, np.integer) else floats(column)
 
 
 def _text(value: object) -> str | None:
     return None if value is None else canonical_json(value, value_digest)
-
-
-def _scalar_type(values: Sequence[object]) -> pa.DataType:
-    """The column type of group keys: checked to be all of one kind when the sweep was built."""
-    kinds = {type(value) for value in values}
-    if kinds <= {bool}:
-        return pa.bool_()
-    if kinds <= {int}:
-        return pa.int64()
-    if kinds <= {int, float}:
-        return pa.float64()
-    return pa.string()
-
-
-def _timestamps(seconds: Sequence[float]) -> pa.Array:
-    micros = (np.asarray(seconds, np.float64) * 1e6).astype(np.int64)
-    return pa.array(micros).cast(_TIMESTAMP)

@@ -26,7 +26,7 @@ from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
-from umbel.scheduler.errors import RunInterrupted, UsageError
+from umbel.scheduler.errors import RunInterrupted, StoreError, UsageError
 from umbel.storage.layout import check_name
 from umbel.storage.ownership import Ownership
 from umbel.storage.redaction import redact_argv, redact_url
@@ -81,9 +81,19 @@ def run(
     """
     started = time.monotonic()
     if executor not in EXECUTORS:
-        raise UsageError("unknown executor", got=executor, expected='"ray" or "inline"')
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise UsageError("workers is not a count", got=workers, expected="a whole number ≥ 1, or None")
+        raise UsageError(
+            "unknown executor",
+            got=repr(executor),
+            expected='"ray" or "inline"',
+            hint='"ray" uses all processors of a machine or cluster; "inline" runs here, one trial after another',
+        )
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise UsageError(
+            "workers is not a count",
+            got=repr(workers),
+            expected="a whole number ≥ 1, or None",
+            hint="leave it out for as many as fit",
+        )
     run_id = name if name is not None else _generated_name()
     check_name("run", run_id)
     plan = make_plan(target)
@@ -96,17 +106,24 @@ def run(
     if existing is not None:
         check_same(run_id, existing, graph)
     ownership = Ownership.acquire(opened.objects, run_id)
-    reason = "failed"
     try:
         if existing is None:
             opened.create_run(_record(run_id, graph, plan, opened))
         reason = _carry_out(plan, literals, opened, run_id, ownership, shown, executor, address, workers, started)
-    except RunInterrupted:
-        reason = "interrupted"
+    except BaseException as error:
+        stopped = isinstance(error, (RunInterrupted, KeyboardInterrupt))
+        _release_quietly(ownership, "interrupted" if stopped else "failed")
         raise
-    finally:
-        ownership.release(reason)
+    ownership.release(reason)
     return opened.run(run_id)
+
+
+def _release_quietly(ownership: Ownership, reason: str) -> None:
+    """Let go of the run, if the store allows it: if not, the claim ends with this process."""
+    try:
+        ownership.release(reason)
+    except StoreError:
+        return  # the error under way says what is wrong with the store
 
 
 def _carry_out(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from numbers import Integral
 from typing import Any, cast
 
 from umbel.runtime.nodes import Argument, Node, Sweep
@@ -26,13 +28,15 @@ RESERVED = frozenset(
         *("code", "data", "key", "model"),
     }
 )
+#: How the names of its columns of configs and metrics begin.
+RESERVED_PREFIXES = ("config_", "metric_")
 
 
 def sweep(
     fn: Callable[..., Any] | Task[..., Any],
     *,
-    space: Mapping[str, Any],
-    metric: str,
+    space: Mapping[str, Any] | None = None,
+    metric: str | None = None,
     mode: str = "min",
     over: Mapping[str, Sequence[Any]] | None = None,
     data: Any = None,
@@ -48,8 +52,8 @@ def sweep(
         fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric
             name, or `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
         space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of
-            these.
-        metric: the metric that trials are compared by.
+            these. Required.
+        metric: the name of the metric that trials are compared by. Required.
         mode: "min" if less is better, "max" if more is.
         over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
             also stand in the config. None: one group.
@@ -67,22 +71,31 @@ def sweep(
         UsageError: another argument is wrong.
         GraphError: the data don't line up with the groups.
     """
+    if name is not None:
+        check_name("sweep", name)
     task = fn if isinstance(fn, Task) else Task(fn, name=name or default_name(fn))
     name = name or task.name
-    check_name("sweep", name)
     if not isinstance(metric, str) or not metric:
         raise UsageError(
-            "the sweep's metric is missing", got=metric, expected="the name of the metric to compare by, as 'mase'"
+            f"the metric of sweep {name!r} is missing",
+            got=f"metric={metric!r}",
+            expected="the name of the metric to compare trials by",
+            hint="for example metric=\"mase\", where the function returns a number or {'mase': …}",
         )
-    _check_one_of("mode", mode, MODES)
-    _check_one_of("keep", keep, KEEPS)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise UsageError("the sweep's seed is not a whole number", got=seed, expected="a whole number")
+    _check_one_of("mode", mode, MODES, 'mode="min" if less of the metric is better, mode="max" if more is')
+    _check_one_of("keep", keep, KEEPS, 'keep="best" stores the models of trials that beat those before them')
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise UsageError(
+            "the sweep's seed is not a whole number",
+            got=f"seed={seed!r}",
+            expected="a whole number",
+            hint="leave it out for 0",
+        )
     groups = _groups(over)
     converted = to_space(space)
     _check_names(converted, groups)
     count = validate_search(converted, search, trials)
-    source = TrialSource(converted, cast(Search, search), seed, name, count)  # validate_search has checked it
+    source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
     arguments = () if data is None else (_data_argument(data, len(groups), over),)
     _check_signature(task, bool(arguments))
     return Sweep(
@@ -97,9 +110,9 @@ def sweep(
     )
 
 
-def _check_one_of(what: str, value: object, known: tuple[str, ...]) -> None:
+def _check_one_of(what: str, value: object, known: tuple[str, ...], hint: str) -> None:
     if value not in known:
-        raise UsageError(f"unknown {what}", got=value, expected=" or ".join(repr(k) for k in known))
+        raise UsageError(f"unknown {what}", got=f"{what}={value!r}", expected=" or ".join(map(repr, known)), hint=hint)
 
 
 def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]:
@@ -115,19 +128,26 @@ def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]
     axes: list[list[object]] = []
     for key, values in over.items():
         if not isinstance(key, str) or not key.isidentifier():
-            raise UsageError("a group key is not a plain name", got=key, expected="a name such as 'country'")
+            raise UsageError(
+                "a group key is not a plain name",
+                got=repr(key),
+                expected="letters, digits and underscores, not starting with a digit",
+                hint="rename it: it becomes a column of the trials table",
+            )
         if isinstance(values, Node):
             raise UsageError(
                 f"the groups of {key!r} are a node",
                 got=values,
                 expected="values known before the run: a list of strings, numbers or booleans",
+                hint="give the list itself to over=, and the node to data=",
             )
         items = as_sequence(values)
         if items is None or len(items) == 0:
             raise UsageError(
                 f"the groups of {key!r} are empty" if items is not None else f"the groups of {key!r} are not a list",
-                got=values,
+                got=repr(values),
                 expected="at least one value, in a list",
+                hint=f'for example over={{"{key}": ["a", "b"]}}; leave over= out for a sweep without groups',
             )
         axes.append(_plain_values(key, items))
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*axes)]
@@ -137,9 +157,12 @@ def _plain_values(key: str, items: Sequence[object]) -> list[object]:
     plain: list[object] = []
     for item in items:
         value = item.item() if type(item).__module__ == "numpy" and hasattr(item, "item") else item
-        if not isinstance(value, (str, int, float, bool)):
+        if not _fits_column(value):
             raise UsageError(
-                f"a group of {key!r} is not a plain value", got=value, expected="strings, numbers or booleans"
+                f"a group of {key!r} is not a plain value",
+                got=repr(value),
+                expected="strings, booleans, finite numbers, or whole numbers of at most 64 bits",
+                hint="name the groups by strings, and give what belongs to each as data=",
             )
         plain.append(value)
     kinds = {type(value) for value in plain}
@@ -149,6 +172,7 @@ def _plain_values(key: str, items: Sequence[object]) -> list[object]:
             f"the groups of {key!r} are of different types",
             got=names,
             expected="one type, so that they make one column",
+            hint="convert them, with [str(value) for value in values] for example",
         )
     seen: set[object] = set()
     repeated = [value for value in plain if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
@@ -162,17 +186,36 @@ def _plain_values(key: str, items: Sequence[object]) -> list[object]:
     return plain
 
 
+def _fits_column(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
 def _check_names(space: Space, groups: Sequence[Mapping[str, object]]) -> None:
     first_keys = {path[0] for path, _ in space.dimensions}
+    seen: dict[str, str] = {}
     for key in groups[0]:
-        if key in RESERVED:
+        folded = key.lower()  # warehouses don't tell columns apart by case
+        if folded in RESERVED or folded.startswith(RESERVED_PREFIXES):
             raise UsageError(
-                f"{key!r} can't be a group key: the trials table has a column of that name",
-                expected=f"another name than {', '.join(sorted(RESERVED))}",
+                f"{key!r} can't be a group key: it is the name of another column of the trials table",
+                got=f"over={{{key!r}: …}}",
+                expected=f"another name than {', '.join(sorted(RESERVED))}, {', '.join(RESERVED_PREFIXES)}…",
+                hint="rename it",
             )
+        if folded in seen:
+            raise UsageError(
+                "two group keys differ only in case",
+                got=f"{seen[folded]!r} and {key!r}",
+                expected="names that differ whatever their case, since each is a column",
+                hint="rename one of them",
+            )
+        seen[folded] = key
         if key in first_keys:
             raise SpaceError(
                 f"{key!r} is both a group key and a dimension of the space",
+                got=repr(key),
                 expected="group keys and dimensions of different names, since both stand in the config",
                 hint="rename one of them",
             )
@@ -194,7 +237,9 @@ def _data_argument(data: object, groups: int, over: Mapping[str, Any] | None) ->
             "the data don't line up with the groups",
             got=f"{length} elements of data, {groups} groups ({keys})",
             expected="one element of data a group, in the order of the groups",
-            hint="map the loading task over the same list that is given to over=",
+            hint="map the loading task over the same list that is given to over="
+            if over
+            else "without over= there is one group: if its data are a list, give data=[that_list]",
         )
     return Argument(None, source, InputKind.EACH)
 
@@ -211,5 +256,7 @@ def _check_signature(task: Task[..., Any], with_data: bool) -> None:
             f"the sweep's function {task.name!r} can't be called as {form}: {error}",
             got=f"{task.name}{signature}",
             expected=f"a function of the form {form}",
-            hint="give the sweep data=… if the function needs data" if not with_data else None,
+            hint="let the function take the group's data as its second argument, or leave out data="
+            if with_data
+            else "give the sweep data=… if the function needs data",
         ) from None

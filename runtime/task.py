@@ -31,8 +31,21 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name, amount in [("cpus", self.cpus), ("gpus", self.gpus), *self.custom.items()]:
-            if not isinstance(amount, (int, float)) or isinstance(amount, bool) or not 0 <= amount < 1e9:
-                raise UsageError(f"{name} is not an amount", got=amount, expected="a number ≥ 0")
+            if not (_is_number(amount) and 0 <= amount < 1e9):
+                raise UsageError(
+                    f"{name} is not an amount",
+                    got=repr(amount),
+                    expected="a number ≥ 0",
+                    hint="for example cpus=2, gpus=0.5",
+                )
+        memory = self.memory_bytes
+        if memory is not None and not (_is_number(memory) and memory > 0):
+            raise UsageError(
+                "memory is not an amount",
+                got=repr(memory),
+                expected="bytes > 0, or None",
+                hint="for example memory=2 * 2**30 for 2 GiB",
+            )
 
     def as_key(self) -> tuple[object, ...]:
         """The same for equal resources; hashable."""
@@ -43,6 +56,10 @@ class Resources:
             tuple(sorted(self.custom.items())),
             tuple(sorted(self.labels.items())),
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Task(Generic[P, R]):
@@ -60,14 +77,34 @@ class Task(Generic[P, R]):
         cache: bool = True,
     ) -> None:
         if not callable(fn):
-            raise UsageError("umbel.task needs a function", got=fn, expected="a function or another callable")
+            raise UsageError(
+                "umbel.task needs a function",
+                got=fn,
+                expected="a function or another callable",
+                hint="put @umbel.task above a def; options go in parentheses: @umbel.task(retries=2)",
+            )
         if not isinstance(retries, int) or retries < 0:
-            raise UsageError("retries is not a count", got=retries, expected="a whole number ≥ 0")
-        if timeout_s is not None and not timeout_s > 0:
-            raise UsageError("timeout_s is not a time", got=timeout_s, expected="seconds > 0, or None")
+            raise UsageError(
+                "retries is not a count",
+                got=repr(retries),
+                expected="a whole number ≥ 0",
+                hint="retries=2 tries a failed call up to three times in all",
+            )
+        if timeout_s is not None and not (_is_number(timeout_s) and timeout_s > 0):
+            raise UsageError(
+                "timeout_s is not a time",
+                got=repr(timeout_s),
+                expected="seconds > 0, or None",
+                hint="leave it out for no limit",
+            )
         retry_on = tuple(retry_on) if isinstance(retry_on, (tuple, list)) else (retry_on,)
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on):
-            raise UsageError("retry_on holds something else than exception classes", got=retry_on)
+            raise UsageError(
+                "retry_on holds something else than exception classes",
+                got=repr(retry_on),
+                expected="exception classes",
+                hint="for example retry_on=(OSError, TimeoutError)",
+            )
         self.fn = fn
         self.name = name or default_name(fn)
         check_name("task", self.name)
@@ -130,7 +167,8 @@ class Task(Generic[P, R]):
             raise GraphError(
                 f"{self.name}.map(…) was given arguments of different lengths",
                 got=", ".join(f"{label}: {length}" for label, length in lengths.items()),
-                expected="the same length everywhere; a value for all calls must not be a list",
+                expected="the same length everywhere",
+                hint="if every call shall get a whole list, let a node bring it: umbel.task(lambda: values).bind()",
             )
         return TaskNode(self, next(iter(lengths.values())), tuple(arguments), fans_out=True)
 
@@ -145,6 +183,7 @@ class Task(Generic[P, R]):
                 f"the arguments don't fit task {self.name!r}: {error}",
                 got=f"{len(args)} by position, by name: {', '.join(kwargs) or 'none'}",
                 expected=f"{self.name}{signature}",
+                hint="give bind and map what a plain call of the function would be given",
             ) from None
 
     def _parameter_names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

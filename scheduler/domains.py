@@ -103,7 +103,10 @@ class Choice(Finite):
         plain = tuple(_plain(value) for value in values)
         if not plain:
             raise SpaceError(
-                f"{type(self).__name__}: there are no values", got="an empty list", expected="at least one value"
+                f"{type(self).__name__}: there are no values",
+                got="an empty list",
+                expected="at least one value",
+                hint="list the values to choose from, or leave the name out",
             )
         object.__setattr__(self, "values", plain)
 

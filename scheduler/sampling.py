@@ -58,6 +58,8 @@ _SHARE_BITS: Final = 52  # so that the middle of every cell is a float, and none
 
 _NO_KEYS: Final[Mapping[str, object]] = MappingProxyType({})
 
+_FOR_EXAMPLE: Final = "for example trials=100, for a hundred in each group"
+
 
 def validate_search(space: Space, search: str, trials: int | None) -> int:
     """How many trials a group has, once it is sure that this search can walk this space.
@@ -79,9 +81,13 @@ def validate_search(space: Space, search: str, trials: int | None) -> int:
             hint='search="random" suits every space',
         )
     if trials is not None and (isinstance(trials, bool) or not isinstance(trials, (int, np.integer))):
-        raise SpaceError("trials is not a whole number", got=repr(trials), expected="an integer of 1 or more")
+        raise SpaceError(
+            "trials is not a whole number", got=repr(trials), expected="an integer of 1 or more", hint=_FOR_EXAMPLE
+        )
     if trials is not None and trials < 1:
-        raise SpaceError("there must be at least one trial", got=f"trials={trials}", expected="trials >= 1")
+        raise SpaceError(
+            "there must be at least one trial", got=f"trials={trials}", expected="trials >= 1", hint=_FOR_EXAMPLE
+        )
     wanted = _random_trials(space, trials) if search == "random" else _grid_trials(space, trials)
     if wanted > MAX_TRIALS:
         raise SpaceError(
@@ -107,7 +113,7 @@ def _random_trials(space: Space, trials: int | None) -> int:
             "random search needs a number of trials",
             got="trials=None",
             expected="trials >= 1",
-            hint="for example trials=100",
+            hint=_FOR_EXAMPLE,
         )
     return int(trials)
 

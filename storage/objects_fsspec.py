@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 #: Protocols whose create-only write is decided by the storage itself. Elsewhere fsspec may ignore the mode, so we look
 #: first, which leaves a gap of one round trip.
 _EXCLUSIVE_CREATE = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+#: How S3 says that the key exists, or that another write to it is under way.
+_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict")
 _INSTALL = {
     "s3": "pip install 'umbel[s3]'",
     "s3a": "pip install 'umbel[s3]'",
@@ -165,9 +167,15 @@ class FsspecObjectStore(ObjectStore):
             with _MEMORY_LOCK:
                 return operation()
         except Exception as error:  # clients raise what their own libraries do, not only OSError
-            if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
+            if _is_conflict(error):
                 error = FileExistsError(str(error))
             raise_store_error(error, doing, self.url)
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether object storage refused a create-only write. s3fs has no error of its own for that: it is in the cause."""
+    text = f"{error} {error.__cause__}"
+    return any(code in text for code in _CONFLICTS)
 
 
 def _file_system(protocol: str, url: str, options: Mapping[str, Any]) -> Any:

@@ -354,6 +354,12 @@ class BrokenFileSystem(PlainFileSystem):
 fsspec.register_implementation("broken", BrokenFileSystem)
 
 
+def caused(error: Exception, code: str) -> Exception:
+    """An error as s3fs raises it: what S3 answered stands in its cause."""
+    error.__cause__ = RuntimeError(f"An error occurred ({code}) when calling the PutObject operation")
+    return error
+
+
 class HiddenFileSystem(LocalFileSystem):  # type: ignore[misc]
     """One that takes credentials."""
 
@@ -379,6 +385,8 @@ fsspec.register_implementation("hidden", HiddenFileSystem)
         (OSError(errno.ENOSPC, "full"), StoreFullError),
         (FileExistsError("x"), StoreConflictError),
         (OSError("An error occurred (PreconditionFailed) when calling the PutObject operation"), StoreConflictError),
+        (caused(OSError(22, "pre-conditions did not hold"), "PreconditionFailed"), StoreConflictError),
+        (caused(OSError(22, "a conflicting operation"), "ConditionalRequestConflict"), StoreConflictError),
         (FileNotFoundError("The specified bucket does not exist"), StoreError),
     ],
 )

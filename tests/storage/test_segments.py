@@ -129,7 +129,7 @@ def test_empty_batches_and_folders(objects: ObjectStore) -> None:
         writer.add(FOLDER, batch(0, 0))
         writer.flush()
     scan = read_segments(objects, FOLDER)
-    assert scan.tables == scan.paths == scan.corrupt == []
+    assert (scan.tables, scan.paths, scan.corrupt) == ([], [], [])
     assert scan.unified() is None
 
 
