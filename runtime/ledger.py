@@ -183,10 +183,12 @@ class Ledger:
     def fail(self, command: FailElements) -> None:
         """Record elements as failed because of one that they needed."""
         cause = self._plan.nodes[command.cause_node]
-        what = f"group {self._group_text(cause, command.cause_element)} of " if _has_groups(cause) else ""
-        where = "" if what or not cause.node.fans_out else f"element {command.cause_element} of "
-        error = f"not run: {what}{where}{cause.name!r}, which it needs, failed"
-        self._end(self._plan.nodes[command.node], command.start, command.stop, "failed", error, attempt=0)
+        if isinstance(cause.node, BestNode):
+            why = self._no_best(cause, command.cause_element)
+        else:
+            where = f"element {command.cause_element} of " if cause.node.fans_out else ""
+            why = f"{where}{cause.name!r}, which it needs, failed"
+        self._end(self._plan.nodes[command.node], command.start, command.stop, "failed", f"not run: {why}", attempt=0)
 
     def lose(self, command: LoseElement) -> None:
         """Record an element as lost with its workers, or as timed out if they hung."""
@@ -242,12 +244,16 @@ class Ledger:
                 outcomes.append(ElementOutcome(now, 0.0, store_value(value, self._objects)))
             else:
                 without.append(group)
-                error = f"no trial of group {self._group_text(planned, group)} succeeded"
-                outcomes.append(ElementOutcome(now, 0.0, None, "failed", error))
+                outcomes.append(ElementOutcome(now, 0.0, None, "failed", self._no_best(planned, group)))
         self.failed += len(without)
         self._without_best.setdefault(node, []).extend(without)
         self._add(planned, element_rows(self._place, "", start, outcomes, 1))
         return tuple(without)
+
+    def _no_best(self, planned: PlannedNode, group: int) -> str:
+        assert isinstance(planned.node, BestNode)
+        sweep, text = planned.node.sweep, self._group_text(planned, group)
+        return f"no trial of group {text} in sweep {sweep.name!r} succeeded with a finite {sweep.metric!r}"
 
     def _best_of(self, planned: PlannedNode, group: int) -> list[Best]:
         node = planned.node
@@ -309,10 +315,6 @@ class Ledger:
         groups = node.sweep.groups if isinstance(node, BestNode) else getattr(node, "groups", ())
         group = element // node.source.trials if isinstance(node, Sweep) else element
         return ", ".join(f"{key}={value}" for key, value in groups[group].items()) or "(all)"
-
-
-def _has_groups(planned: PlannedNode) -> bool:
-    return isinstance(planned.node, (Sweep, BestNode)) and not isinstance(planned.node, TaskNode)
 
 
 def _add_elements(held: IntervalSet, elements: np.ndarray) -> None:

@@ -116,7 +116,8 @@ class RayExecutor:
             fitting = slots(resources)
             self._capacity[shape] = fitting if self._limit is None else min(self._limit, fitting)
         self._actor_class = ray.remote(Worker)
-        self._setup = ray.put(WorkerSetup(list(self._plan.programs.values()), self._objects, self._run_id))
+        programs = list(self._plan.programs.values())
+        self._setup = ray.put(WorkerSetup.of_this_process(programs, self._objects, self._run_id))
 
     def _step(self, session: Session, wait_s: float) -> None:
         """Wait for an answer, take over all that are there, send what came of it."""

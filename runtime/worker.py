@@ -8,10 +8,14 @@ locks.
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import cloudpickle
 
 from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
 from umbel.runtime.programs import LeaseInputs, Program
@@ -27,9 +31,18 @@ __all__ = ["GrantLease", "RevokeLease", "Worker", "WorkerCommand", "WorkerSetup"
 class WorkerSetup:
     """What every worker of a run is told when it starts."""
 
-    programs: list[Program]
+    #: The programs, pickled: reading them may need the paths below.
+    programs: bytes
+    #: Where the driver looks for modules. On other machines those that don't exist do no harm.
+    python_path: tuple[str, ...]
     objects: ObjectStore
     run_id: str
+
+    @classmethod
+    def of_this_process(cls, programs: list[Program], objects: ObjectStore, run_id: str) -> WorkerSetup:
+        """For workers that are to find the modules that this process finds."""
+        path = tuple(str(Path(entry).absolute()) for entry in sys.path)
+        return cls(cloudpickle.dumps(programs), path, objects, run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +68,10 @@ class Worker:
     """Runs leases one after another. Made a Ray actor by the executor; plain Python otherwise."""
 
     def __init__(self, setup: WorkerSetup, name: str) -> None:
+        sys.path.extend(entry for entry in setup.python_path if entry not in sys.path)
         self._setup = setup
-        self._runner = LeaseRunner(setup.programs, setup.objects, Place(setup.run_id, socket.gethostname(), name))
+        place = Place(setup.run_id, socket.gethostname(), name)
+        self._runner = LeaseRunner(cloudpickle.loads(setup.programs), setup.objects, place)
         #: Leases that have not been reported to their end, in the order in which they run.
         self._leases: deque[RunningLease] = deque()
         self._to_run: deque[RunningLease] = deque()
