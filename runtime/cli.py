@@ -140,6 +140,22 @@ def failures(
         typer.echo("nothing failed")
 
 
+@app.command()
+def logs(
+    name: RunArgument,
+    trial: Annotated[int, typer.Argument(help="Index of the trial (or of an element of --node).")],
+    node: Annotated[str | None, typer.Option(help="Which sweep or node, if there are several.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a trial printed."""
+    text = _open(store).run(name).output(trial, node)
+    if as_json:
+        _print_json({"run": name, "node": node, "trial": trial, "output": text})
+    else:
+        typer.echo(text, nl=not text.endswith("\n"))
+
+
 def main() -> None:
     """The `umbel` command: errors as messages, with a status for scripts (2: usage; 1: anything else; 130:
     interrupted)."""

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 
 from umbel.runtime.lease_runner import LeaseRunner, RunningLease
+from umbel.runtime.output import capture
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.rows import Place
@@ -33,7 +34,7 @@ class InlineExecutor:
 
     def run(self, session: Session) -> None:
         """Run the session to its end, or until it is interrupted."""
-        with session.signals(wake=self._signalled.set):
+        with session.signals(wake=self._signalled.set), capture(pass_on=True):
             session.attach(self)
             for shape in self._shapes:
                 session.handle(Capacity(shape, 1))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from umbel.runtime import context as trial_context
 from umbel.runtime.context import TrialContext
 from umbel.runtime.metrics import DEFAULT, check_has, to_metrics
+from umbel.runtime.output import Tail, kept
 from umbel.runtime.programs import InputKind, LeaseInputs, Program, SweepProgram, TaskProgram
 from umbel.runtime.results import Result
 from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
@@ -34,6 +35,8 @@ __all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
 CHUNK = 4096
 #: Characters of a traceback that are kept: its end, where the cause stands.
 ERROR_LIMIT = 8000
+#: Characters of output that one report carries; with two or three reports a second this bounds what the driver gets.
+REPORT_OUTPUT_LIMIT = 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class LeaseReport:
     busy_s: float
     #: The rows as an Arrow IPC stream, or None if there are none.
     rows: bytes | None
+    #: What elements printed, as (element, attempt, text); those that printed nothing are absent.
+    output: tuple[tuple[int, int, str], ...] = ()
     #: True: the element before ``position`` overran its time limit and still runs; the worker must be ended.
     overrun: bool = False
 
@@ -193,6 +198,7 @@ class RunningLease(ABC):
             taken.retries,
             busy_s,
             _to_ipc(taken.rows),
+            _bounded(taken.output),
             overrun is not None,
         )
 
@@ -221,6 +227,7 @@ class _Taken:
     rows: pa.RecordBatch | None
     failed: tuple[int, ...]
     retries: tuple[Retry, ...]
+    output: list[tuple[int, int, str]]
 
 
 class _SweepLease(RunningLease):
@@ -277,6 +284,7 @@ class _SweepLease(RunningLease):
             self._program.name, self._program.groups[chunk.group], chunk.first, 0, self._call.attempt
         )
         trial_context.current.context = context
+        kept.tail = tail = Tail()
         add = outcomes.append
         index = chunk.first
         for config, seed in zip(chunk.configs, chunk.seeds, strict=True):
@@ -291,17 +299,22 @@ class _SweepLease(RunningLease):
                 seconds = clock() - started
                 metrics = context.reported or None
                 retry = self._call.retries(error)
-                add(Outcome(started + offset_s, seconds, metrics, "failed", describe_error(error), retry=retry))
+                text = describe_error(error)
+                outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
             else:
                 seconds = clock() - started
                 if type(result) is float:
-                    add(Outcome(started + offset_s, seconds, {DEFAULT: result}))
+                    outcome = Outcome(started + offset_s, seconds, {DEFAULT: result})
                 else:
-                    add(self._judge(result, context, metric, started + offset_s, seconds, chunk.group))
+                    outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
             if context.reported:
                 context.reported, context.step = {}, None
+            if tail:
+                outcome.output = tail.take()
+            add(outcome)  # whole: another thread may make a row of it at once
             index += 1
         trial_context.leave()
+        kept.tail = None
         return index == chunk.stop
 
     def _judge(
@@ -351,16 +364,19 @@ class _SweepLease(RunningLease):
             parts.append(TrialPart(chunk, low - chunk.first, held, self._call.attempt))
         failed: list[int] = []
         retries: list[Retry] = []
+        output: list[tuple[int, int, str]] = []
         for part in parts:
             for index, outcome in enumerate(part.outcomes, part.chunk.first + part.offset):
                 if outcome.retry:
                     retries.append(Retry(index, self._call.attempt))
                 elif outcome.status != "ok":
                     failed.append(index)
+                if outcome.output is not None:
+                    output.append((index, self._call.attempt, outcome.output))
         while self._chunks and self._chunks[0][0].stop <= stop:  # made into rows: no longer needed
             _, outcomes = self._chunks.pop(0)
             self._dropped += len(outcomes)
-        return _Taken(self._rows.build(parts), tuple(failed), tuple(retries))
+        return _Taken(self._rows.build(parts), tuple(failed), tuple(retries), output)
 
 
 class _TaskLease(RunningLease):
@@ -379,7 +395,11 @@ class _TaskLease(RunningLease):
             self._current = element
             if element >= self.stop:
                 return
-            self._outcomes.append(self._run_element(handles))
+            kept.tail = tail = Tail()
+            outcome = self._run_element(handles)
+            kept.tail = None
+            outcome.output = tail.take()
+            self._outcomes.append(outcome)
 
     def _elements(self) -> Iterator[tuple[int, list[tuple[ValueHandle, ...]]]]:
         start = self.lease.start
@@ -431,7 +451,19 @@ class _TaskLease(RunningLease):
         attempt = self._call.attempt
         failed = tuple(e for e, outcome in enumerate(held, start) if outcome.status != "ok" and not outcome.retry)
         retries = tuple(Retry(e, attempt) for e, outcome in enumerate(held, start) if outcome.retry)
-        return _Taken(element_rows(self._place, self._program.code, start, held, attempt), failed, retries)
+        output = [(e, attempt, outcome.output) for e, outcome in enumerate(held, start) if outcome.output is not None]
+        return _Taken(element_rows(self._place, self._program.code, start, held, attempt), failed, retries, output)
+
+
+def _bounded(output: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:
+    """As much of the output as one report may carry, the latest first to stay; what is dropped is said."""
+    held = 0
+    for place in range(len(output) - 1, -1, -1):
+        held += len(output[place][2])
+        if held > REPORT_OUTPUT_LIMIT:
+            element, attempt, _ = output[place]
+            return ((element, attempt, "… not kept: the trials around this one printed too much"), *output[place + 1 :])
+    return tuple(output)
 
 
 def _to_ipc(rows: pa.RecordBatch | None) -> bytes | None:

@@ -13,11 +13,20 @@ import numpy as np
 import pyarrow as pa
 
 from umbel.runtime.literals import Literals
-from umbel.runtime.nodes import BestNode, Sweep, TaskNode
+from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
 from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
 from umbel.runtime.results import Best
-from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
+from umbel.runtime.rows import (
+    ElementOutcome,
+    Outcome,
+    Place,
+    TrialChunk,
+    TrialPart,
+    TrialRows,
+    element_rows,
+    output_rows,
+)
 from umbel.runtime.selection import Selection
 from umbel.runtime.values import ValueHandle, store_value
 from umbel.scheduler.engine import Restored
@@ -25,7 +34,7 @@ from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import group_key
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
-from umbel.storage.layout import trials_folder, values_folder
+from umbel.storage.layout import output_folder, trials_folder, values_folder
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segments import SegmentWriter, read_segments
 
@@ -179,6 +188,11 @@ class Ledger:
         for element, _, digest, kind, size, payload in zip(*columns, strict=True):
             if digest is not None:
                 held[element] = ValueHandle(digest, kind, size, payload)
+
+    def keep_output(self, node: NodeId, worker: str, output: Sequence[tuple[int, int, str]]) -> None:
+        """Take over what elements printed."""
+        folder = output_folder(self._run_id, self._plan.nodes[node].name)
+        self._writer.add(folder, output_rows(Place(self._run_id, self._place.host, worker), output))
 
     def fail(self, command: FailElements) -> None:
         """Record elements as failed because of one that they needed."""

@@ -25,8 +25,8 @@ def to_metrics(result: object) -> dict[str, float]:
     if isinstance(result, Mapping):
         metrics: dict[str, float] = {}
         for name, value in result.items():
-            if not isinstance(name, str):
-                raise UsageError(f"a metric's name is not a string: {name!r}", expected="names such as 'mase'")
+            if not isinstance(name, str) or not name:
+                raise UsageError("a metric has no name", got=repr(name), expected="names such as 'mase'")
             metrics[name] = value if type(value) is float else _number(value, f"metric {name!r}")
         return metrics
     return {DEFAULT: _number(result, "the result")}

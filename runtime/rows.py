@@ -30,7 +30,7 @@ from umbel.runtime.values import ValueHandle, value_digest
 from umbel.scheduler.identity import canonical_json, group_key, trial_keys
 from umbel.scheduler.sampling import TrialBatch
 
-__all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows"]
+__all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Outcome:
     model: str | None = None
     #: True: to be tried again, so no row is made.
     retry: bool = False
+    #: What it printed.
+    output: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class ElementOutcome:
     #: Content key of code and inputs.
     key: str | None = None
     retry: bool = False
+    #: What it printed.
+    output: str | None = None
 
 
 class TrialChunk:
@@ -211,6 +215,18 @@ def element_rows(
     columns["code"] = _constant(code, len(rows))
     columns["key"] = strings([outcome.key for outcome in rows])
     return pa.record_batch(columns)
+
+
+def output_rows(place: Place, output: Sequence[tuple[int, int, str]]) -> pa.RecordBatch:
+    """Rows of the table of outputs: what elements printed, as (element, attempt, text)."""
+    return pa.record_batch(
+        {
+            "element": integers([element for element, _, _ in output]),
+            "attempt": integers([attempt for _, attempt, _ in output], pa.int32()),
+            "worker": _constant(place.worker, len(output)),
+            "text": strings([text.encode(errors="replace").decode() for _, _, text in output]),
+        }
+    )
 
 
 def _cut(part: TrialPart, column: Any) -> Any:

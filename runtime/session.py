@@ -150,7 +150,10 @@ class Session:
             report.busy_s,
         )
         self.ledger.failed += len(report.failed)
+        node = self.engine.node_of(report.lease)
         self._dispatch(event, report.rows)
+        if report.output and node is not None:
+            self.ledger.keep_output(node, worker, report.output)
         if report.overrun:
             self._dispatch(WorkerLost(worker, LossCause.PREEMPTED), None)  # it is not the next elements' fault
             assert self._executor is not None

@@ -18,6 +18,7 @@ from pathlib import Path
 import cloudpickle
 
 from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
+from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
 from umbel.runtime.rows import Place
 from umbel.scheduler.protocol import Lease, LeaseId
@@ -123,10 +124,11 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while True:
-                self._work.acquire()
-                self._to_run.popleft().run()
-                self._news.set()
+            with capture(pass_on=False):
+                while True:
+                    self._work.acquire()
+                    self._to_run.popleft().run()
+                    self._news.set()
         except BaseException as error:
             self._broken = error
             self._news.set()

@@ -203,6 +203,11 @@ class Engine:
         """How many workers there are."""
         return len(self._workers)
 
+    def node_of(self, lease: LeaseId) -> NodeId | None:
+        """Which node an open lease is of; None if it is not open."""
+        held = self._leases.get(lease)
+        return None if held is None else held.lease.node
+
     def running(self) -> int:
         """How many workers hold a lease."""
         return sum(len(shape.workers) - len(shape.idle) for shape in self._shapes.values())

@@ -9,6 +9,7 @@ runs/<run-id>/run.json                    who, when, graph, environment
 runs/<run-id>/owner/<n>.json              who writes the run: the highest number decides
 runs/<run-id>/trials/<sweep>/<n>.parquet  segments of trials
 runs/<run-id>/values/<node>/<n>.parquet   segments of values
+runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
 artifacts/<sha256>                        models and large values, by content
@@ -31,6 +32,7 @@ __all__ = [
     "code",
     "end",
     "numbered",
+    "output_folder",
     "owner",
     "owner_folder",
     "record",
@@ -84,6 +86,11 @@ def trials_folder(run_id: str, sweep: str) -> str:
 def values_folder(run_id: str, node: str) -> str:
     """The folder of the segments of a node's values."""
     return f"{RUNS}/{run_id}/values/{node}"
+
+
+def output_folder(run_id: str, node: str) -> str:
+    """The folder of the segments of what a node's elements printed."""
+    return f"{RUNS}/{run_id}/output/{node}"
 
 
 def segment(folder: str, number: int) -> str:

@@ -26,7 +26,7 @@ from umbel.storage.ownership import owner_status
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
-from umbel.storage.value_rows import models_of, read_elements, read_value
+from umbel.storage.value_rows import models_of, read_elements, read_output, read_value
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -215,6 +215,19 @@ class Run:
         if found.sweep is not None:
             return self.trials(found.name)
         return read_elements(self._objects, self.id, found)
+
+    def output(self, element: int, node: object = None) -> str:
+        """What a trial or an element printed, all attempts at it one after another; "" if nothing.
+
+        Args:
+            element: index of the trial in its sweep, or of the element in its node.
+            node: its name, or an object that has it as ``name``; None: the only sweep.
+
+        Raises:
+            NotFoundError: there is no such node, or several sweeps to choose from.
+        """
+        name = self._graph.sweep(None).name if node is None else self._graph.node(node).name
+        return read_output(self._objects, self.id, name, element)
 
     # ---- models --------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from umbel.storage.segment_format import unify
 from umbel.storage.segments import read_segments
 from umbel.storage.trial_rows import SUCCEEDED, warn_of_corrupt
 
-__all__ = ["models_of", "read_elements", "read_value"]
+__all__ = ["models_of", "read_elements", "read_output", "read_value"]
 
 #: Kinds of nodes whose value is a list.
 _FAN_OUTS = frozenset({"map", "best", "top"})
@@ -133,3 +133,17 @@ def models_of(node: NodeRecord, rows: pa.Table, index: str, sweep: SweepRecord |
         columns.update(zip(groups.column_names, groups.columns, strict=True))
     columns["model"] = rows["model"]
     return pa.table(columns)
+
+
+def read_output(objects: ObjectStore, run_id: str, node: str, element: int) -> str:
+    """What an element printed, attempt by attempt; "" if nothing."""
+    found: dict[int, str] = {}
+    scan = read_segments(objects, layout.output_folder(run_id, node))
+    warn_of_corrupt(scan.corrupt, objects.url)
+    for table in scan.tables:
+        places = np.flatnonzero(int_values(table.column("element")) == element)
+        for place in places.tolist():
+            found[table.column("attempt")[place].as_py()] = table.column("text")[place].as_py()
+    if len(found) <= 1:
+        return next(iter(found.values()), "")
+    return "".join(f"--- attempt {attempt} ---\n{found[attempt].rstrip()}\n" for attempt in sorted(found))
