@@ -115,9 +115,9 @@ def best(
     """Show the best trial of each group."""
     found = _open(store).run(name)
     if as_json:
-        from umbel.runtime.tables import rows_of
+        from umbel.storage.columns import python_rows
 
-        _print_json(rows_of(found.best(sweep)))
+        _print_json(python_rows(found.best(sweep)))
         return
     _print_best(found, sweep, limit=limit)
 
@@ -127,9 +127,10 @@ def failures(
     name: RunArgument, store: StoreOption = None, as_json: JsonOption = False, limit: LimitOption = 20
 ) -> None:
     """Show the trials and elements of a run that did not succeed, and why."""
-    from umbel.runtime.tables import print_rows, rows_of
+    from umbel.runtime.tables import print_rows
+    from umbel.storage.columns import python_rows
 
-    rows = rows_of(_open(store).run(name).failures())
+    rows = python_rows(_open(store).run(name).failures())
     if as_json:
         _print_json(rows)
     elif rows:
@@ -181,10 +182,13 @@ def _open(store: str | None) -> Store:
 def _facts(found: Run) -> dict[str, Any]:
     import pyarrow.compute as pc
 
+    from umbel.storage.columns import contains
+    from umbel.storage.trial_rows import SUCCEEDED
+
     nodes = []
     for node in found.record.get("graph", {}).get("nodes", []):
         rows = found.elements(node["name"])
-        ok = pc.sum(pc.is_in(rows["status"].cast("string"), value_set=_good())).as_py() or 0
+        ok = int(contains(rows["status"], SUCCEEDED).sum())
         nodes.append(
             {
                 "name": node["name"],
@@ -200,17 +204,12 @@ def _facts(found: Run) -> dict[str, Any]:
     return {"name": found.name, "status": found.status, "store": found.store_url, **facts, "nodes": nodes}
 
 
-def _good() -> Any:
-    import pyarrow as pa
-
-    return pa.array(["ok", "pruned"])
-
-
 def _print_best(found: Run, sweep: str | None, limit: int) -> None:
     from umbel.runtime.sweep import RESERVED as TRIAL_COLUMNS
-    from umbel.runtime.tables import print_rows, rows_of
+    from umbel.runtime.tables import print_rows
+    from umbel.storage.columns import python_rows
 
-    rows = rows_of(found.best(sweep))
+    rows = python_rows(found.best(sweep))
     if not rows:
         typer.echo("no trial has succeeded")
         return

@@ -29,6 +29,8 @@ class TrialContext:
     seed: int
     #: 1 for the first attempt.
     attempt: int
+    #: Name of the metric that the sweep is judged by.
+    metric: str
     #: What `report` was given last, by metric.
     reported: dict[str, float] = field(default_factory=dict)
     #: The step of the last report.
@@ -73,9 +75,9 @@ def report(metrics: float | Mapping[str, float], step: int | None = None) -> Non
     context = current.context
     if context is None:
         return
-    from umbel.runtime.metrics import to_metrics
+    from umbel.runtime.metrics import named_metrics
 
-    context.reported.update(to_metrics(metrics))
+    context.reported.update(named_metrics(metrics, context.metric))
     context.step = step
 
 

@@ -11,6 +11,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import cloudpickle
@@ -18,13 +19,13 @@ import pyarrow as pa
 
 from umbel.runtime import context as trial_context
 from umbel.runtime.context import TrialContext
-from umbel.runtime.metrics import DEFAULT, check_has, to_metrics
+from umbel.runtime.metrics import DEFAULT, check_has, named_metrics, to_metrics
 from umbel.runtime.output import Tail, kept
 from umbel.runtime.programs import InputKind, LeaseInputs, Program, SweepProgram, TaskProgram
 from umbel.runtime.results import Result
 from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
 from umbel.runtime.values import ValueCache, ValueHandle, store_model, store_value
-from umbel.scheduler.errors import UmbelError
+from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.scheduler.identity import element_key
 from umbel.scheduler.protocol import Lease, LeaseId, Retry
 from umbel.storage.objects import ObjectStore
@@ -142,6 +143,11 @@ def describe_error(error: BaseException) -> str:
     return text if len(text) <= ERROR_LIMIT else "…" + text[-ERROR_LIMIT:]
 
 
+def _store_failed(error: BaseException) -> bool:
+    """Whether the store could not do its part: no element is to blame for that, and the run can't go on."""
+    return isinstance(error, StoreError) and not isinstance(error, StoreCorruptError)
+
+
 class RunningLease(ABC):
     """A lease being run.
 
@@ -244,6 +250,13 @@ class _SweepLease(RunningLease):
         self._best: dict[int, float] = {}
 
     def run(self) -> None:
+        try:
+            self._run_chunks()
+        finally:
+            trial_context.leave()
+            kept.tail = None
+
+    def _run_chunks(self) -> None:
         trials = self._program.source.trials
         start = self.lease.start
         first_group = start // trials
@@ -258,6 +271,8 @@ class _SweepLease(RunningLease):
             try:
                 args, kwargs = self._call.fill(handles)
             except Exception as error:
+                if _store_failed(error):
+                    raise
                 text = f"the group's data can't be loaded: {describe_error(error)}"
                 retry = self._call.retries(error)
                 now = time.time()
@@ -281,7 +296,7 @@ class _SweepLease(RunningLease):
         function, metric = self._call.function, self._program.metric
         offset_s, clock = self._clock_offset, time.perf_counter
         context = TrialContext(
-            self._program.name, self._program.groups[chunk.group], chunk.first, 0, self._call.attempt
+            self._program.name, self._program.groups[chunk.group], chunk.first, 0, self._call.attempt, metric
         )
         trial_context.current.context = context
         kept.tail = tail = Tail()
@@ -303,7 +318,7 @@ class _SweepLease(RunningLease):
                 outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
             else:
                 seconds = clock() - started
-                if type(result) is float:
+                if type(result) is float and not context.reported:
                     outcome = Outcome(started + offset_s, seconds, {DEFAULT: result})
                 else:
                     outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
@@ -313,8 +328,6 @@ class _SweepLease(RunningLease):
                 outcome.output = tail.take()
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
-        trial_context.leave()
-        kept.tail = None
         return index == chunk.stop
 
     def _judge(
@@ -326,25 +339,25 @@ class _SweepLease(RunningLease):
             returned = result
             if isinstance(result, Result):
                 returned, model = result.metrics, result.model
-            metrics = dict(context.reported) if context.reported else {}
+            metrics = dict(context.reported)
             if returned is not None or not metrics:
-                metrics.update(to_metrics(returned))
-            if DEFAULT not in metrics:
-                check_has(metrics, metric)
-            digest = None if model is None else self._keep(model, metrics.get(metric, metrics.get(DEFAULT)), group)
+                metrics.update(named_metrics(returned, metric))
+            check_has(metrics, metric)
+            digest = None if model is None else self._keep(model, metrics[metric], group)
         except Exception as error:
+            if _store_failed(error):
+                raise
             return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
         return Outcome(started, seconds, metrics, model=digest)
 
-    def _keep(self, model: object, value: float | None, group: int) -> str | None:
+    def _keep(self, model: object, value: float, group: int) -> str | None:
         """Store the model if it is to be kept; returns its digest."""
         keep = self._program.keep
-        if keep == "none" or value is None:
+        if keep == "none":
             return None
         if keep == "best":
-            sign = 1.0 if self._program.mode == "min" else -1.0
-            score = sign * value
-            if not score < self._best.get(group, float("inf")):
+            score = value if self._program.mode == "min" else -value
+            if not isfinite(score) or score >= self._best.get(group, inf):
                 return None
             self._best[group] = score
         return store_model(model, self._call.objects)
@@ -420,11 +433,12 @@ class _TaskLease(RunningLease):
         begun = clock()
         metrics: dict[str, float] | None = None
         model: str | None = None
+        in_function = False
         try:
             args, kwargs = self._call.fill(handles)
-            begun = clock()
+            begun, in_function = clock(), True
             value = self._call.function(*args, **kwargs)
-            seconds = clock() - begun
+            seconds, in_function = clock() - begun, False
             if isinstance(value, Result):
                 metrics = to_metrics(value.metrics)
                 if value.model is not None:
@@ -432,6 +446,8 @@ class _TaskLease(RunningLease):
                 value = dict(value.metrics) if not isinstance(value.metrics, (int, float)) else value.metrics
             handle = store_value(value, self._call.objects)
         except BaseException as error:
+            if _store_failed(error) and not in_function:
+                raise
             seconds = clock() - begun
             retry = self._call.retries(error)
             return ElementOutcome(started, seconds, None, "failed", describe_error(error), metrics, model, key, retry)

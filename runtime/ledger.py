@@ -34,9 +34,11 @@ from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import group_key
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
+from umbel.storage.columns import booleans, contains, int_values, python_values
 from umbel.storage.layout import output_folder, trials_folder, values_folder
 from umbel.storage.objects import ObjectStore
-from umbel.storage.segments import SegmentWriter, read_segments
+from umbel.storage.segments import SegmentWriter, scan_segments
+from umbel.storage.trial_rows import SUCCEEDED
 
 __all__ = ["Ledger"]
 
@@ -106,16 +108,18 @@ class Ledger:
         for planned in self._plan.nodes:
             folder = self._folder(planned)
             is_sweep = isinstance(planned.node, Sweep)
-            scan = read_segments(self._objects, folder, self._columns_for(planned), verify=True)
-            for path, reason in scan.corrupt:
-                aside = self._objects.set_aside(path)
-                self._warn(f"{path} is damaged ({reason}); set aside as {aside}, what it held is run again")
             done, failed = IntervalSet(), IntervalSet()
-            for table in scan.tables:
-                elements = np.asarray(table.column("trial" if is_sweep else "element").to_numpy())
-                ok = pa.compute.is_in(table.column("status").cast(pa.string()), value_set=pa.array(["ok", "pruned"]))
+            for segment in scan_segments(self._objects, folder, self._columns_for(planned), verify=True):
+                table = segment.table
+                if table is None:
+                    aside = self._objects.set_aside(segment.path)
+                    self._warn(
+                        f"{segment.path} is damaged ({segment.reason}); set aside as {aside}, what it held is run again"
+                    )
+                    continue
+                elements = int_values(table.column("trial" if is_sweep else "element"))
                 _add_elements(done, elements)
-                _add_elements(failed, elements[~np.asarray(ok)])
+                _add_elements(failed, elements[~contains(table.column("status"), SUCCEEDED)])
                 if is_sweep:
                     self._selections[planned.id].add(table)
                 elif planned.consumed:
@@ -166,11 +170,11 @@ class Ledger:
         element = batch.column("trial" if isinstance(planned.node, Sweep) else "element")
         count = sum(stop - start for start, stop in accept.ranges)
         if count != batch.num_rows:
-            numbers = np.asarray(element)
+            numbers = int_values(element)
             wanted = np.zeros(len(numbers), bool)
             for start, stop in accept.ranges:
                 wanted |= (numbers >= start) & (numbers < stop)
-            batch = batch.filter(pa.array(wanted))
+            batch = batch.filter(booleans(wanted))
         self._add(planned, batch)
 
     def _add(self, planned: PlannedNode, batch: pa.RecordBatch | None) -> None:
@@ -184,8 +188,8 @@ class Ledger:
 
     def _keep_handles(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
         held = self._values[planned.id]
-        columns = (rows.column(name).to_pylist() for name in VALUE_COLUMNS)
-        for element, _, digest, kind, size, payload in zip(*columns, strict=True):
+        columns = (python_values(rows.column(name)) for name in ("element", "digest", "format", "size", "payload"))
+        for element, digest, kind, size, payload in zip(*columns, strict=True):
             if digest is not None:
                 held[element] = ValueHandle(digest, kind, size, payload)
 
@@ -335,8 +339,8 @@ def _add_elements(held: IntervalSet, elements: np.ndarray) -> None:
     """Add single elements, most of them neighbours, in a few runs."""
     if not len(elements):
         return
-    ordered = np.unique(elements)
-    cuts = np.flatnonzero(np.diff(ordered) != 1)
+    ordered = np.sort(elements, kind="stable")  # nearly sorted already, which this kind makes use of
+    cuts = np.flatnonzero(np.diff(ordered) > 1)
     starts = np.concatenate([ordered[:1], ordered[cuts + 1]])
     stops = np.concatenate([ordered[cuts], ordered[-1:]]) + 1
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["DEFAULT", "check_has", "to_metrics"]
+__all__ = ["DEFAULT", "check_has", "named_metrics", "to_metrics"]
 
 #: Stands for the sweep's own metric where a function returns a bare number.
 DEFAULT = ""
@@ -30,6 +30,12 @@ def to_metrics(result: object) -> dict[str, float]:
             metrics[name] = value if type(value) is float else _number(value, f"metric {name!r}")
         return metrics
     return {DEFAULT: _number(result, "the result")}
+
+
+def named_metrics(result: object, metric: str) -> dict[str, float]:
+    """Like `to_metrics`, with a bare number under the sweep's own metric."""
+    found = to_metrics(result)
+    return {metric: found[DEFAULT]} if DEFAULT in found else found
 
 
 def _number(value: Any, what: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from umbel.runtime.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
-__all__ = ["connect", "slots"]
+__all__ = ["connect", "is_scaling", "nothing_fits", "resources_text", "slots"]
 
 
 def connect(address: str | None) -> bool:
@@ -47,29 +47,49 @@ def connect(address: str | None) -> bool:
 
 
 def slots(resources: Resources) -> int:
-    """How many workers that hold these resources fit on the cluster's nodes.
-
-    Raises:
-        ExecutorError: not one fits; says what is missing.
-    """
+    """How many workers that hold these resources fit on the cluster's nodes as they are, whoever uses them now."""
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     needed = ray_amounts(resources)
-    count = sum(_fit(needed, node["Resources"], resources.labels, node.get("Labels") or {}) for node in nodes)
-    if count == 0:
-        held = "; ".join(
-            ", ".join(f"{name} {node['Resources'].get(name, 0):g}" for name in needed) or "no constraint"
-            for node in nodes[:5]
-        )
-        labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
-        raise ExecutorError(
-            "no node of the Ray cluster can hold a worker of this graph",
-            got=f"nodes that have: {held}",
-            expected=f"a node with {', '.join(f'{name} {amount:g}' for name, amount in needed.items())}{labels}",
-            hint="lower the task's cpus, gpus, memory or resources, or use a cluster that has them",
-        )
-    return count
+    nodes = (node for node in ray.nodes() if node["Alive"])
+    return sum(_fit(needed, node["Resources"], resources.labels, node.get("Labels") or {}) for node in nodes)
+
+
+def is_scaling() -> bool:
+    """Whether the cluster's autoscaler is starting nodes."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    try:
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except Exception:  # without an autoscaler there is no status, in various ways
+        return False
+    return bool(status.pending_launches or status.pending_nodes)
+
+
+def nothing_fits(resources: Resources) -> ExecutorError:
+    """The error that says what no node of the cluster has."""
+    import ray
+
+    needed = ray_amounts(resources)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    missing = [
+        f"{name} {amount:g} (largest node: {max((held.get(name, 0.0) for held in nodes), default=0.0):g})"
+        for name, amount in needed.items()
+        if not any(held.get(name, 0.0) >= amount for held in nodes)
+    ]
+    labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
+    return ExecutorError(
+        "no node of the Ray cluster can hold a worker of this graph, and none that could is being started",
+        got=f"{len(nodes)} nodes; missing: {', '.join(missing) or 'a node that has it all at once'}",
+        expected=f"a node with {', '.join(f'{name} {amount:g}' for name, amount in needed.items())}{labels}",
+        hint="lower the task's cpus, gpus, memory, resources or labels, or use a cluster that has them",
+    )
+
+
+def resources_text(resources: Resources) -> str:
+    """Resources in words: "CPU 2, GPU 1"."""
+    return ", ".join(f"{name} {amount:g}" for name, amount in ray_amounts(resources).items()) or "nothing"
 
 
 def ray_amounts(resources: Resources) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
-from umbel.runtime.ray_cluster import connect, slots
+from umbel.runtime.ray_cluster import connect, is_scaling, nothing_fits, resources_text, slots
 from umbel.runtime.session import Session
 from umbel.runtime.task import Resources
 from umbel.runtime.worker import GrantLease, RevokeLease, Worker, WorkerCommand, WorkerSetup
@@ -35,6 +35,12 @@ REPORT_SPACING_S = 0.0005
 START_ATTEMPTS = 4
 #: Seconds that workers get to hand over what they have finished when the run is interrupted.
 FLUSH_S = 1.5
+#: Seconds between two looks at how many workers there can be.
+LOOK_EVERY_S = 1.0
+#: Workers asked for beyond those that joined, to have the cluster grow; more once more have come.
+AHEAD = 4
+#: Seconds of waiting without any worker coming after which no more are expected.
+GIVE_UP_S = 20.0
 
 
 class _Call(Enum):
@@ -74,6 +80,13 @@ class RayExecutor:
         self._members: dict[WorkerId, _Member] = {}
         self._dirty: dict[WorkerId, None] = {}
         self._capacity: dict[ShapeId, int] = {}
+        #: How many workers fit on the nodes there are.
+        self._fitting: dict[ShapeId, int] = {}
+        #: True: the cluster is our own and does not grow.
+        self._fixed = False
+        #: For shapes with waiting workers: how many had joined when the waiting began, and when that was.
+        self._waiting: dict[ShapeId, tuple[int, float]] = {}
+        self._next_look = 0.0
         self._wanted: dict[ShapeId, int] = {}
         self._started = 0
         self._failed_starts = 0
@@ -97,9 +110,8 @@ class RayExecutor:
             self._prepare()
             try:
                 session.attach(self)
-                for shape, count in self._capacity.items():
-                    session.handle(Capacity(shape, count))
                 while not session.should_stop:
+                    self._look_at_capacity(session)
                     self._step(session, session.wait_s())
                     if session.asked_to_stop:
                         session.interrupt()
@@ -109,15 +121,56 @@ class RayExecutor:
                     self._kill(worker)
 
     def _prepare(self) -> None:
-        connect(self._address)
+        self._fixed = connect(self._address)
         import ray
 
         for shape, resources in self._plan.shapes.items():
-            fitting = slots(resources)
-            self._capacity[shape] = fitting if self._limit is None else min(self._limit, fitting)
+            self._fitting[shape] = slots(resources)
+            if self._fixed and not self._fitting[shape]:
+                raise nothing_fits(resources)
         self._actor_class = ray.remote(Worker)
         programs = list(self._plan.programs.values())
         self._setup = ray.put(WorkerSetup.of_this_process(programs, self._objects, self._run_id))
+
+    def _look_at_capacity(self, session: Session) -> None:
+        """Tell the engine how many workers there can be; complain if there can't be any.
+
+        On a cluster that we joined, some more are asked for than fit at present: Ray's autoscaler starts nodes for
+        actors that wait. If none come, only one is left waiting. The ask ends with the actors, or with this process.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY_S
+        for shape, resources in self._plan.shapes.items():
+            joined = sum(member.joined for member in self._members.values() if member.shape == shape)
+            waits_s = self._waits_s(shape, joined, now)
+            if waits_s > GIVE_UP_S and not joined and not is_scaling():
+                self._fitting[shape] = slots(resources)
+                if not self._fitting[shape]:
+                    raise nothing_fits(resources)
+                session.say_waiting(f"workers wait for {resources_text(resources)}, which others hold")
+            capacity = self._fitting[shape]
+            if not self._fixed:
+                ahead = 1 if waits_s > GIVE_UP_S else max(AHEAD, joined)
+                capacity = max(capacity, joined + ahead)
+            if self._limit is not None:
+                capacity = min(capacity, self._limit)
+            if capacity != self._capacity.get(shape):
+                self._capacity[shape] = capacity
+                session.handle(Capacity(shape, capacity))
+
+    def _waits_s(self, shape: ShapeId, joined: int, now: float) -> float:
+        """How long workers of a shape have been waiting without any that joined or left."""
+        waiting = sum(not member.joined for member in self._members.values() if member.shape == shape)
+        known = self._waiting.get(shape)
+        if not waiting:
+            self._waiting.pop(shape, None)
+            return 0.0
+        if known is None or known[0] != joined:
+            self._waiting[shape] = (joined, now)
+            return 0.0
+        return now - known[1]
 
     def _step(self, session: Session, wait_s: float) -> None:
         """Wait for an answer, take over all that are there, send what came of it."""
@@ -144,8 +197,17 @@ class RayExecutor:
         self._send(worker, RevokeLease(lease, stop))
 
     def want(self, shape: ShapeId, count: int) -> None:
-        """Start workers until there are as many; surplus ones stay, idle, until another shape needs their room."""
+        """Start workers until there are as many.
+
+        Surplus ones that wait for room are withdrawn; those that run stay, idle, until another shape needs their room.
+        """
         self._wanted[shape] = count
+        members = [(worker, member) for worker, member in self._members.items() if member.shape == shape]
+        surplus = len(members) - count
+        for worker, member in reversed(members):
+            if surplus > 0 and not member.joined:
+                self._kill(worker)
+                surplus -= 1
         self._refill(shape)
 
     def end_worker(self, worker: WorkerId) -> None:
@@ -164,7 +226,7 @@ class RayExecutor:
 
     def _refill(self, shape: ShapeId) -> None:
         alive = sum(member.shape == shape for member in self._members.values())
-        for _ in range(min(self._wanted.get(shape, 0), self._capacity[shape]) - alive):
+        for _ in range(min(self._wanted.get(shape, 0), self._capacity.get(shape, 0)) - alive):
             self._start_worker(shape)
 
     def _start_worker(self, shape: ShapeId) -> None:
@@ -230,6 +292,8 @@ class RayExecutor:
         del self._members[worker]
         if not isinstance(error, RayActorError) or getattr(error, "actor_init_failed", False):
             cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, StoreError):
+                raise cause from None
             raise ExecutorError(
                 "a worker can't do its work", got=f"{type(cause).__name__}: {cause}", expected=_EXPECTED
             ) from error

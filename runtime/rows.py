@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.runtime.columns import (
+from umbel.runtime.metrics import DEFAULT
+from umbel.runtime.programs import SweepProgram
+from umbel.runtime.values import ValueHandle, value_digest
+from umbel.scheduler.identity import canonical_json, group_key, trial_keys
+from umbel.scheduler.sampling import TrialBatch
+from umbel.storage.columns import (
     binaries,
     booleans,
     coded,
     dictionary,
     floats,
     integers,
-    optional_integers,
     strings,
     timestamps,
 )
-from umbel.runtime.metrics import DEFAULT
-from umbel.runtime.programs import SweepProgram
-from umbel.runtime.values import ValueHandle, value_digest
-from umbel.scheduler.identity import canonical_json, group_key, trial_keys
-from umbel.scheduler.sampling import TrialBatch
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
 
@@ -201,7 +200,7 @@ def element_rows(
         "error": strings([outcome.error for outcome in rows]),
         "digest": strings([handle.digest if handle else None for handle in handles]),
         "format": strings([handle.format if handle else None for handle in handles]),
-        "size": optional_integers([handle.size_bytes if handle else None for handle in handles]),
+        "size": integers([handle.size_bytes if handle else None for handle in handles]),
         "payload": binaries([handle.payload if handle else None for handle in handles]),
         "model": strings([outcome.model for outcome in rows]),
     }

@@ -6,15 +6,18 @@ The rule is the same wherever a best trial is chosen: only trials that ended wel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from umbel.storage.columns import contains, float_values, int_values, integers, python_values
+from umbel.storage.trial_rows import SUCCEEDED
 
 __all__ = ["Candidate", "Selection"]
 
-#: Statuses of trials whose metrics count.
-GOOD = ("ok", "pruned")
 PREFIX = "metric_"
 
 
@@ -53,14 +56,9 @@ class Selection:
         names = rows.schema.names
         if rows.num_rows == 0 or PREFIX + self._metric not in names:
             return
-        trial = _numbers(rows.column("trial"), np.int64)
-        score = self._sign * _numbers(rows.column(PREFIX + self._metric), np.float64)
-        good = np.isfinite(score)
-        status = rows.column("status")
-        if pa.types.is_dictionary(status.type):
-            status = status.cast(pa.string())
-        good &= np.asarray(pa.compute.is_in(status, value_set=pa.array(GOOD)))
-        places = np.flatnonzero(good)
+        trial = int_values(rows.column("trial"))
+        score = self._sign * float_values(rows.column(PREFIX + self._metric))
+        places = np.flatnonzero(np.isfinite(score) & contains(rows.column("status"), SUCCEEDED))
         if not len(places):
             return
         group = trial[places] // self._trials
@@ -68,28 +66,33 @@ class Selection:
         places, group = places[order], group[order]
         first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
         last = np.append(first[1:], len(group))
-        metrics = [name for name in names if name.startswith(PREFIX)]
-        for start, stop in zip(first.tolist(), last.tolist(), strict=True):
-            held = self._groups.setdefault(int(group[start]), [])
-            for place in places[start : min(stop, start + self._k)].tolist():
-                if len(held) == self._k and not (float(score[place]), int(trial[place])) < (
-                    held[-1].score,
-                    held[-1].trial,
-                ):
-                    break
-                candidate = self._candidate(rows, place, float(score[place]), int(trial[place]), metrics)
-                held.append(candidate)
-                held.sort()
-                del held[self._k :]
-            if held and (self._leader is None or held[0] < self._leader):
-                self._leader = held[0]
+        numbers, scores = trial[places].tolist(), score[places].tolist()
+        chosen: list[int] = []  # of the places
+        for number, start, stop in zip(group[first].tolist(), first.tolist(), last.tolist(), strict=True):
+            held = self._groups.get(number, ())
+            for i in range(start, min(stop, start + self._k)):
+                if len(held) == self._k and (scores[i], numbers[i]) >= (held[-1].score, held[-1].trial):
+                    break  # those after it are worse still
+                chosen.append(i)
+        if chosen:
+            self._keep(rows, places[chosen], [(scores[i], numbers[i]) for i in chosen])
 
-    def _candidate(
-        self, rows: pa.RecordBatch | pa.Table, place: int, score: float, trial: int, metrics: list[str]
-    ) -> Candidate:
-        values = ((name.removeprefix(PREFIX), rows.column(name)[place].as_py()) for name in metrics)
-        found = tuple((name, value) for name, value in values if value is not None)
-        return Candidate(score, trial, found, rows.column("model")[place].as_py())
+    def _keep(
+        self, rows: pa.RecordBatch | pa.Table, places: npt.NDArray[np.int64], merits: Sequence[tuple[float, int]]
+    ) -> None:
+        """Keep the trials at these places, given with their scores and numbers, as far as they are among the best."""
+        names = [name for name in rows.schema.names if name.startswith(PREFIX)]
+        taken = rows.select([*names, "model"]).take(integers(places))
+        *metrics, models = (python_values(column) for column in taken.columns)
+        names = [name.removeprefix(PREFIX) for name in names]
+        for (score, trial), values, model in zip(merits, zip(*metrics, strict=True), models, strict=True):
+            found = tuple((name, value) for name, value in zip(names, values, strict=True) if value is not None)
+            held = self._groups.setdefault(trial // self._trials, [])
+            held.append(Candidate(score, trial, found, model))
+            held.sort()
+            del held[self._k :]
+            if self._leader is None or held[0] < self._leader:
+                self._leader = held[0]
 
     def of(self, group: int) -> list[Candidate]:
         """The best of a group, best first; empty if no trial of it has succeeded."""
@@ -103,8 +106,3 @@ class Selection:
     def leader(self) -> Candidate | None:
         """The best trial of all groups."""
         return self._leader
-
-
-def _numbers(column: pa.Array | pa.ChunkedArray, dtype: type[np.generic]) -> np.ndarray:
-    values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
-    return np.asarray(values, dtype)

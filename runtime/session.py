@@ -52,6 +52,8 @@ __all__ = ["Executor", "Session"]
 
 #: Seconds between two looks at progress.
 PROGRESS_EVERY_S = 0.2
+#: Seconds between two words on why nothing happens.
+COMPLAIN_EVERY_S = 60.0
 
 
 class Executor(Protocol):
@@ -104,6 +106,7 @@ class Session:
         self._resumed = self.done
         self._rate = RateMeter()
         self._next_progress = 0.0
+        self._next_complaint = 0.0
         self._next_renewal = self._started + ownership.record.lease_s / 3
 
     @property
@@ -210,6 +213,13 @@ class Session:
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_EVERY_S
             self._progress.update(self.snapshot())
+
+    def say_waiting(self, text: str) -> None:
+        """Tell the user why nothing happens, now and then."""
+        now = time.monotonic()
+        if now >= self._next_complaint:
+            self._next_complaint = now + COMPLAIN_EVERY_S
+            self._progress.message(text)
 
     def wait_s(self) -> float:
         """How long the executor may wait for news before the next `tick`."""

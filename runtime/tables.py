@@ -6,17 +6,9 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["json_text", "print_rows", "rows_of"]
-
-
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """An Arrow table as a list of rows."""
-    return table.to_pylist()  # type: ignore[no-any-return]
+__all__ = ["json_text", "print_rows"]
 
 
 def json_text(value: object) -> str:

@@ -86,7 +86,14 @@ class Worker:
         return self._setup.objects.exists(record(self._setup.run_id))
 
     def push(self, commands: Sequence[WorkerCommand]) -> None:
-        """Take commands outside a poll."""
+        """Take commands outside a poll. Nobody waits for this call: what goes wrong is told by the next poll."""
+        try:
+            self._take(commands)
+        except BaseException as error:
+            self._broken = error
+            self._news.set()
+
+    def _take(self, commands: Sequence[WorkerCommand]) -> None:
         for command in commands:
             match command:
                 case GrantLease(lease, inputs):
@@ -104,7 +111,7 @@ class Worker:
         """Take commands, wait for news up to ``wait_s`` seconds, and say how the leases stand.
 
         Raises:
-            BaseException: the thread that runs leases has failed outside the user's functions; the worker is of no use.
+            BaseException: something has failed outside the user's functions; the worker is of no use.
         """
         self.push(commands)
         self._news.wait(wait_s)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from umbel.storage.columns import contains, empty_table, int_column, int_values
+from umbel.storage.columns import contains, empty_table, int_values, integers, python_values, strings
 from umbel.storage.graph_record import GraphRecord, NodeRecord, SweepRecord
 from umbel.storage.objects import ObjectStore
 from umbel.storage.trial_rows import SUCCEEDED, read_trials, trials_numbered
@@ -62,7 +62,7 @@ def failed_elements(objects: ObjectStore, run_id: str, node: NodeRecord, graph: 
     failed = np.flatnonzero(~contains(rows["status"], SUCCEEDED))
     if not len(failed):
         return no_failures()
-    rows = rows.take(int_column(failed))
+    rows = rows.take(integers(failed))
     sweep = graph.groups_of(node.name)
     groups: list[str | None] = [None] * len(rows)
     if sweep is not None:
@@ -75,7 +75,7 @@ def failed_elements(objects: ObjectStore, run_id: str, node: NodeRecord, graph: 
 
 def _json_rows(rows: pa.Table, keys: dict[str, str]) -> list[str | None]:
     present = [(name, key) for name, key in keys.items() if name in rows.column_names]
-    columns = [rows[name].to_pylist() for name, _ in present]
+    columns = [python_values(rows[name]) for name, _ in present]
     return [
         json.dumps(
             {key: value for (_, key), value in zip(present, values, strict=True) if value is not None}, default=str
@@ -88,11 +88,11 @@ def _failures(
     rows: pa.Table, node: str, index: str, groups: Sequence[str | None], configs: Sequence[str | None]
 ) -> pa.Table:
     columns = {
-        "node": pa.array([node] * len(rows), pa.string()),
+        "node": strings([node] * len(rows)),
         "index": rows[index],
         **{name: rows[name] for name in _TAKEN_OVER if name in rows.column_names},
-        "group": pa.array(groups, pa.string()),
-        "config": pa.array(configs, pa.string()),
+        "group": strings(groups),
+        "config": strings(configs),
     }
     return pa.table(
         [columns.get(field.name, pa.nulls(len(rows), field.type)) for field in _FAILURE_SCHEMA],

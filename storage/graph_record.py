@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel.scheduler.errors import NotFoundError
+from umbel.storage.columns import inferred
 
 __all__ = ["GraphRecord", "NodeRecord", "SweepRecord", "near_names"]
 
@@ -136,14 +137,9 @@ def group_columns(sweep: SweepRecord, positions: Iterable[int] | None = None) ->
         positions: which groups, in which order; None: all.
     """
     chosen = range(len(sweep.groups)) if positions is None else list(positions)
-    columns = {}
-    for i, name in enumerate(sweep.group_names):
-        values = [sweep.groups[position][i] for position in chosen]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-            columns[name] = pa.array([str(value) for value in values])
-    return pa.table(columns)
+    return pa.table(
+        {name: inferred([sweep.groups[position][i] for position in chosen]) for i, name in enumerate(sweep.group_names)}
+    )
 
 
 def _node(node: Mapping[str, Any]) -> NodeRecord:

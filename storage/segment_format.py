@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from umbel.storage.columns import python_values, strings
+
 __all__ = ["ColumnChoice", "SegmentDamagedError", "check_segment", "decode_segment", "encode_segment", "plain", "unify"]
 
 #: Which columns to read: their names, or a function that picks them from those that a segment has; None: all.
@@ -169,4 +171,4 @@ def _as_text(column: pa.ChunkedArray) -> list[pa.Array]:
     try:
         return list(column.cast(pa.string()).chunks)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return [pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())]
+        return [strings([None if value is None else str(value) for value in python_values(column)])]

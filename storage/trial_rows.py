@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.storage import layout
-from umbel.storage.columns import contains, empty_table, float_values, int_column, int_values, last_of_each
+from umbel.storage.columns import contains, empty_table, float_values, int_values, integers, last_of_each
 from umbel.storage.graph_record import SweepRecord
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import unify
@@ -73,7 +73,7 @@ def read_trials(
     table = unify(tables)
     order = last_of_each(int_values(table["trial"]))
     if order is not None:
-        table = table.take(int_column(order))
+        table = table.take(integers(order))
     return ordered_columns(table, sweep)
 
 
@@ -102,7 +102,7 @@ def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[
 
 def trials_numbered(objects: ObjectStore, run_id: str, sweep: SweepRecord, trials: npt.NDArray[np.int64]) -> pa.Table:
     """All columns of some trials, in order of trial. Memory: those, and all rows of one segment."""
-    wanted = int_column(trials)
+    wanted = integers(trials)
     tables = [empty_trials(sweep)]
     for segment in scan_segments(objects, layout.trials_folder(run_id, sweep.name)):
         if segment.table is not None:
@@ -111,7 +111,7 @@ def trials_numbered(objects: ObjectStore, run_id: str, sweep: SweepRecord, trial
                 tables.append(rows)
     table = unify(tables)
     order = last_of_each(int_values(table["trial"]))
-    return ordered_columns(table if order is None else table.take(int_column(order)), sweep)
+    return ordered_columns(table if order is None else table.take(integers(order)), sweep)
 
 
 def metric_column(metric: str) -> str:

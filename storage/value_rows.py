@@ -15,7 +15,7 @@ from umbel.scheduler.errors import ElementFailedError, NotFoundError
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.codecs import decode
-from umbel.storage.columns import contains, empty_table, int_column, int_values, last_of_each
+from umbel.storage.columns import contains, empty_table, int_values, integers, last_of_each, strings
 from umbel.storage.graph_record import NodeRecord, SweepRecord, group_columns
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import unify
@@ -67,7 +67,7 @@ def read_elements(
     warn_of_corrupt(scan.corrupt, objects.url)
     table = unify([empty_table(_ELEMENT_SCHEMA), *scan.tables] if wanted is None or not scan.tables else scan.tables)
     order = last_of_each(int_values(table["element"]))
-    return table if order is None else table.take(int_column(order))
+    return table if order is None else table.take(integers(order))
 
 
 def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
@@ -82,6 +82,8 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
     elements = int_values(rows["element"])
     fans_out = node.kind in _FAN_OUTS or node.size != 1
     _check_complete(run_id, node, rows, elements, fans_out)
+    if not node.size:
+        return []
     values = []
     for digest, payload in zip(rows["digest"].to_pylist(), rows["payload"].to_pylist(), strict=True):
         values.append(get_artifact(objects, digest) if payload is None else decode(payload))
@@ -91,8 +93,8 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
 def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.ndarray, fans_out: bool) -> None:
     failed = np.flatnonzero(~contains(rows["status"], SUCCEEDED))
     if len(failed):
-        errors = rows["error"].take(int_column(failed[:_MAX_NAMED])).to_pylist()
-        statuses = rows["status"].take(int_column(failed[:_MAX_NAMED])).to_pylist()
+        errors = rows["error"].take(integers(failed[:_MAX_NAMED])).to_pylist()
+        statuses = rows["status"].take(integers(failed[:_MAX_NAMED])).to_pylist()
         numbers = elements[failed[:_MAX_NAMED]].tolist()
         named = "; ".join(
             f"{f'element {number}: ' if fans_out else ''}{error or status}"
@@ -126,7 +128,7 @@ def models_of(node: NodeRecord, rows: pa.Table, index: str, sweep: SweepRecord |
         rows = rows.append_column("model", pa.nulls(len(rows), pa.string()))
     rows = rows.filter(rows["model"].is_valid())
     numbers = int_values(rows[index])
-    columns: dict[str, object] = {"node": pa.array([node.name] * len(rows), pa.string()), "index": rows[index]}
+    columns: dict[str, object] = {"node": strings([node.name] * len(rows)), "index": rows[index]}
     if sweep is not None and sweep.group_names:
         per_group = sweep.trials if node.sweep is not None else 1
         groups = group_columns(sweep, (numbers // per_group).tolist())

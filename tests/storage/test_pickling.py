@@ -3,12 +3,13 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from umbel.scheduler.errors import CodeError
-from umbel.storage.pickling import dumps, find_culprit
+from umbel.storage.pickling import PickleTooLargeError, dumps, dumps_within, find_culprit, held_by, pickled_size_bytes
 
 lock = threading.Lock()
 
@@ -54,20 +55,61 @@ def with_default() -> Any:
     return trial
 
 
+def with_keyword_default() -> Any:
+    def trial(config: object, *, guard: object = threading.Lock()) -> None:
+        return None
+
+    return trial
+
+
+class OfATask:
+    """A task, as far as pickling knows one."""
+
+    def __init__(self) -> None:
+        self.__umbel_function__ = closure()
+        self.name = "load"
+
+
+class Tagged(list[object]):
+    """A container with attributes."""
+
+    def __init__(self, tag: object) -> None:
+        super().__init__([1])
+        self.tag = tag
+
+
+class Hostile(dict[str, object]):
+    """Answers to nothing but to pickling."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+    def items(self) -> Any:
+        raise RuntimeError
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise RuntimeError("never\nat all")
+
+
 @pytest.mark.parametrize(
     ("value", "path"),
     [
-        ({"a": [1, {"b": lock}]}, "its item ['a'][1]['b']"),
-        (Connection(), "its attribute handle"),
-        ([Connection()], "its item [0].handle"),
-        (Slotted(lock), "its attribute inner"),
-        ((1, Slotted({"x": lock})), "its item [1].inner['x']"),
-        (closure(), "its variable connection.handle"),
-        (with_global(), "the global variable guard"),
-        (with_default(), "its default argument 0"),
-        (functools.partial(print, lock), "its attribute args[0]"),
-        (functools.partial(print, key=lock), "its attribute keywords['key']"),
-        (Connection().__init__, "its attribute __self__.handle"),  # type: ignore[misc]
+        ({"a": [1, {"b": lock}]}, "item 'a', item 1, item 'b'"),
+        (Connection(), "attribute 'handle'"),
+        ([Connection()], "item 0, attribute 'handle'"),
+        (Slotted(lock), "attribute 'inner'"),
+        ((1, Slotted({"x": lock})), "item 1, attribute 'inner', item 'x'"),
+        (closure(), "captured variable 'connection', attribute 'handle'"),
+        (with_global(), "global 'guard'"),
+        (with_default(), "default argument 1"),
+        (with_keyword_default(), "default of 'guard'"),
+        (OfATask(), "function, captured variable 'connection', attribute 'handle'"),
+        (Tagged(lock), "attribute 'tag'"),
+        (MappingProxyType({"x": lock}), "item 'x'"),
+        ({1, lock}, "item"),
+        (functools.partial(print, lock), "argument 1"),
+        (functools.partial(print, key=lock), "argument 'key'"),
+        (Connection().__init__, "instance, attribute 'handle'"),  # type: ignore[misc]
     ],
 )
 def test_the_culprit_is_named(value: object, path: str) -> None:
@@ -77,7 +119,7 @@ def test_the_culprit_is_named(value: object, path: str) -> None:
     assert "lock" in reason
     with pytest.raises(CodeError) as caught:
         dumps(value)
-    assert path in str(caught.value)
+    assert f"its {path} is a value of type _thread.lock" in str(caught.value)
     pickle.loads(pickle.dumps(caught.value))
 
 
@@ -87,10 +129,31 @@ def test_a_value_that_is_itself_to_blame() -> None:
         dumps(lock)
 
 
+def test_what_refuses_to_be_looked_at_is_named_itself() -> None:
+    hostile = Hostile()
+    assert find_culprit([hostile]) == ("item 0", hostile, "RuntimeError: never")
+
+
+def test_a_global_that_the_code_does_not_read_is_not_to_blame() -> None:
+    scope: dict[str, Any] = {"handle": lock, "used": [lock], "__name__": "__main__"}
+    exec("def trial(config):\n    return config.handle, used", scope)
+    assert find_culprit(scope["trial"]).where == "global 'used', item 0"
+    assert [where for where, _ in held_by(scope["trial"])] == ["global 'used'"]
+
+
+def test_large_pickles_are_stopped() -> None:
+    value = b"x" * 1000
+    assert pickle.loads(dumps_within(value, 1100)) == value
+    with pytest.raises(PickleTooLargeError):
+        dumps_within(value, 1000)
+    assert 1000 < (pickled_size_bytes(value) or 0) < 1100
+    assert pickled_size_bytes([value, lock]) is None
+
+
 def test_a_cycle_ends() -> None:
     cycle: list[object] = [lock]
     cycle.append(cycle)
-    assert find_culprit(cycle)[0] == "its item [0]"
+    assert find_culprit(cycle)[0] == "item 0"
 
 
 def test_picklable_values() -> None:
