@@ -153,10 +153,10 @@ class Ledger:
         argument, source = planned.node.arguments[position], planned.sources[position]
         if source is None:
             return self._literals.handles(planned.id, position, start, stop)
-        values = self._values[source]
+        values, size = self._values[source], self._plan.nodes[source].node.size
         if argument.kind is InputKind.EACH:
-            return tuple(values[element] for element in range(start, stop))
-        return tuple(values[element] for element in range(self._plan.nodes[source].node.size))
+            return tuple(values[argument.place(element, size)] for element in range(start, stop))
+        return tuple(values[element] for element in range(size))
 
     # ---- results -------------------------------------------------------------------------------------------
 

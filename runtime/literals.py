@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from umbel.runtime.nodes import Argument
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import InputKind
 from umbel.runtime.values import ValueHandle, store_value
@@ -29,7 +30,7 @@ class Literals:
     def __init__(self, plan: Plan, objects: ObjectStore) -> None:
         self._objects = objects
         self._single: dict[tuple[NodeId, int], ValueHandle] = {}
-        self._sequences: dict[tuple[NodeId, int], Sequence[object]] = {}
+        self._sequences: dict[tuple[NodeId, int], tuple[Argument, Sequence[object]]] = {}
         for planned in plan.nodes:
             for position, argument in enumerate(planned.node.arguments):
                 if planned.sources[position] is not None:
@@ -38,15 +39,16 @@ class Literals:
                     self._single[planned.id, position] = store_value(argument.source, objects)
                 else:
                     assert isinstance(argument.source, Sequence)
-                    self._sequences[planned.id, position] = argument.source
+                    self._sequences[planned.id, position] = argument, argument.source
 
     def handles(self, node: NodeId, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
         """The handles of one argument for the elements ``[start, stop)``; of a single value, the one."""
         single = self._single.get((node, position))
         if single is not None:
             return (single,)
-        items = self._sequences[node, position]
-        return tuple(store_value(items[element], self._objects) for element in range(start, stop))
+        argument, items = self._sequences[node, position]
+        places = (argument.place(element, len(items)) for element in range(start, stop))
+        return tuple(store_value(items[place], self._objects) for place in places)
 
     def digests(self, node: NodeId, arguments: int) -> list[str | None]:
         """For each argument of a node the digest of its values, or None where they come from another node."""
@@ -56,9 +58,9 @@ class Literals:
         single = self._single.get((node, position))
         if single is not None:
             return single.digest
-        items = self._sequences.get((node, position))
-        if items is None:
+        if (node, position) not in self._sequences:
             return None
+        _, items = self._sequences[node, position]
         digest = hashlib.sha256()
         try:
             digest.update(canonical_json(list(items)).encode())

@@ -29,6 +29,13 @@ class Argument:
     #: A node, or plain values: a sequence (EACH) or a single value (ONE).
     source: object
     kind: InputKind
+    #: Of EACH: how many elements of the node in a row share one of the source. When the source is through, it begins
+    #: again.
+    repeat: int = 1
+
+    def place(self, element: int, size: int) -> int:
+        """Which of the ``size`` elements of the source an element of the node gets."""
+        return element // self.repeat % size
 
 
 class Node:

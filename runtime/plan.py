@@ -75,6 +75,7 @@ class Plan:
                 {
                     "name": argument.keyword,
                     "kind": argument.kind.value,
+                    "repeat": argument.repeat,
                     "node": None if source is None else self.nodes[source].name,
                     "digest": digest,
                 }
@@ -259,7 +260,7 @@ def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, 
         if source is None:
             continue
         if argument.kind is InputKind.EACH:
-            block = node.source.trials if isinstance(node, Sweep) else 1
+            block = node.source.trials if isinstance(node, Sweep) else argument.repeat
             found.append(Input(source, parent_block=1, child_block=block))
         else:
             found.append(Input(source, parent_block=0))

@@ -137,11 +137,13 @@ class Task(Generic[P, R]):
         """A fan-out that calls the function once an element.
 
         Sequences (lists, tuples, ranges, one-dimensional arrays) and fan-outs are zipped; all else is passed to every
-        call.
+        call. For every combination instead, see `umbel.product`.
 
         Raises:
             GraphError: lengths differ, nothing is zipped, or the arguments don't fit the function's signature.
         """
+        from umbel.runtime.product import Crossed
+
         self._check_signature(args, kwargs)
         arguments: list[Argument] = []
         lengths: dict[str, int] = {}
@@ -152,6 +154,9 @@ class Task(Generic[P, R]):
                 arguments.append(Argument(keyword, _value_of(value), kind))
                 if value.fans_out:
                     lengths[label] = len(value.groups) if isinstance(value, Sweep) else value.size
+            elif isinstance(value, Crossed):
+                arguments.append(Argument(keyword, value.source, InputKind.EACH, value.repeat))
+                lengths[label] = value.length
             elif (items := as_sequence(value)) is not None:
                 arguments.append(Argument(keyword, items, InputKind.EACH))
                 lengths[label] = len(items)

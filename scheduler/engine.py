@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from umbel.scheduler.errors import InternalError
-from umbel.scheduler.graph import Graph, NodeId, ShapeId
+from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.node_state import NodeState, Piece
 from umbel.scheduler.protocol import (
@@ -118,6 +118,17 @@ class _Shape:
     #: Most workers that there can be.
     capacity: int = 0
     steal_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """Elements that have ended, and which of them badly; ``root`` is what their failure goes back to."""
+
+    node: NodeState
+    start: int
+    stop: int
+    failed: list[tuple[int, int]]
+    root: tuple[NodeId, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,51 +511,67 @@ class Engine:
 
     def _settle(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
         """Mark elements done and follow the consequences down the graph (by a work list: chains may be long)."""
-        work: deque[tuple[NodeState, int, int, list[tuple[int, int]], tuple[NodeId, int] | None]] = deque()
-        work.append((node, start, stop, failed, None))
+        work: deque[_Settled] = deque([_Settled(node, start, stop, failed, None)])
         while work:
-            node, start, stop, failed, root = work.popleft()
-            node.done.add(start, stop)
-            for bad_start, bad_stop in failed:
+            settled = work.popleft()
+            node = settled.node
+            node.done.add(settled.start, settled.stop)
+            for bad_start, bad_stop in settled.failed:
                 node.failed.add(bad_start, bad_stop)
             for child_id, slot in self.graph.children[node.spec.id]:
                 child = self.nodes[child_id]
                 source = child.spec.inputs[slot]
                 if source.needs_success:
-                    for element, a, b in self._dependents(source.parent_block, source.child_block, child, failed):
-                        cause = root or (node.spec.id, element)
-                        for gap_start, gap_stop in list(child.done.gaps(a, b)):
-                            self._commands.append(FailElements(child_id, gap_start, gap_stop, *cause))
-                            work.append((child, gap_start, gap_stop, [(gap_start, gap_stop)], cause))
-                            child.done.add(gap_start, gap_stop)
-                block = source.parent_block
-                if block == 0:
-                    if node.finished:
-                        self._ready(child, child.satisfy(slot, 0, child.spec.size))
-                    continue
-                held = node.done.around(start)
-                if held is None:
-                    raise self._broken(f"elements [{start}, {stop}) of {node.spec.name!r} are not done")
-                first = -(-max(held[0], start // block * block) // block)
-                last = min(held[1], -(-stop // block) * block) // block
-                if first < last:
-                    ready = child.satisfy(slot, first * source.child_block, last * source.child_block)
-                    self._ready(child, ready)
+                    work.extend(self._fail_dependents(child, source, settled))
+                for a, b in self._served(child, source, settled):
+                    self._ready(child, child.satisfy(slot, a, b))
             if node.finished:
                 self._complete(node)
 
-    def _dependents(
-        self, parent_block: int, child_block: int, child: NodeState, failed: list[tuple[int, int]]
-    ) -> list[tuple[int, int, int]]:
+    def _fail_dependents(self, child: NodeState, source: Input, settled: _Settled) -> list[_Settled]:
+        """Fail the child elements that wait for a failed parent element."""
+        failed: list[_Settled] = []
+        for element, a, b in self._dependents(child, source, settled):
+            cause = settled.root or (settled.node.spec.id, element)
+            for start, stop in list(child.done.gaps(a, b)):
+                self._commands.append(FailElements(child.spec.id, start, stop, *cause))
+                child.done.add(start, stop)
+                failed.append(_Settled(child, start, stop, [(start, stop)], cause))
+        return failed
+
+    def _dependents(self, child: NodeState, source: Input, settled: _Settled) -> Iterator[tuple[int, int, int]]:
         """For failed parent elements: (the element, start, stop) of the child elements that wait for it."""
-        found: list[tuple[int, int, int]] = []
-        for start, stop in failed:
-            if parent_block == 0:
-                return [(start, 0, child.spec.size)]
+        for start, stop in settled.failed:
+            if source.parent_block == 0:
+                yield start, 0, child.spec.size
+                return
             for element in range(start, stop):
-                block = element // parent_block
-                found.append((element, block * child_block, (block + 1) * child_block))
-        return found
+                block = element // source.parent_block
+                for a, b in self._in_rounds(child, source, settled.node, block, block + 1):
+                    yield element, a, b
+
+    def _served(self, child: NodeState, source: Input, settled: _Settled) -> Iterator[tuple[int, int]]:
+        """The child elements for which this input is complete now."""
+        block, node = source.parent_block, settled.node
+        if block == 0:
+            if node.finished:
+                yield 0, child.spec.size
+            return
+        held = node.done.around(settled.start)
+        if held is None:
+            raise self._broken(f"elements [{settled.start}, {settled.stop}) of {node.spec.name!r} are not done")
+        first = -(-max(held[0], settled.start // block * block) // block)
+        last = min(held[1], -(-settled.stop // block) * block) // block
+        if first < last:
+            yield from self._in_rounds(child, source, node, first, last)
+
+    def _in_rounds(
+        self, child: NodeState, source: Input, parent: NodeState, first: int, last: int
+    ) -> Iterator[tuple[int, int]]:
+        """The child's elements that wait for the parent's blocks ``[first, last)``, in each round through them."""
+        blocks = parent.spec.size // source.parent_block
+        for base in range(0, child.spec.size // source.child_block, blocks):
+            yield (base + first) * source.child_block, (base + last) * source.child_block
 
     def _complete(self, node: NodeState) -> None:
         if node.reported_finished:

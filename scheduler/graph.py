@@ -25,8 +25,9 @@ class Input:
     """Which elements of a parent an element waits for.
 
     The parent is cut into blocks of ``parent_block`` elements, the child into blocks of ``child_block``; block k of the
-    child waits for block k of the parent. ``parent_block=0`` means that every child element waits for the
-    whole parent (a broadcast of a single node, or a reduction).
+    child waits for block k of the parent. If the child has more blocks, it goes through the parent's again and again
+    (a cross product). ``parent_block=0`` means that every child element waits for the whole parent (a broadcast of a
+    single node, or a reduction).
     """
 
     parent: NodeId
@@ -109,12 +110,13 @@ class Graph:
         parent = self.nodes[source.parent]
         parent_blocks, parent_rest = divmod(parent.size, source.parent_block)
         child_blocks, child_rest = divmod(node.size, source.child_block)
-        if parent_rest or child_rest or parent_blocks != child_blocks:
+        rest = child_blocks % parent_blocks if parent_blocks else child_blocks
+        if parent_rest or child_rest or rest:
             raise GraphError(
                 f"node {node.name!r} does not line up with its input {parent.name!r}",
                 got=f"{node.size} elements in blocks of {source.child_block}, "
                 f"{parent.size} elements in blocks of {source.parent_block}",
-                expected="the same number of whole blocks on both sides",
+                expected="the same number of whole blocks on both sides, or several rounds of the input's",
             )
 
     def _ranks(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.nodes import Node, Sweep
+    from umbel.runtime.product import product
     from umbel.runtime.results import Best, Result
     from umbel.runtime.run import run
     from umbel.runtime.sweep import sweep
@@ -45,6 +46,7 @@ _ERRORS = (
 _HOMES = {
     "umbel.runtime.context": "TrialContext report trial",
     "umbel.runtime.nodes": "Node Sweep",
+    "umbel.runtime.product": "product",
     "umbel.runtime.results": "Best Result",
     "umbel.runtime.run": "run",
     "umbel.runtime.sweep": "sweep",
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # building graphs
     "task",
     "Task",
+    "product",
     "sweep",
     "Sweep",
     "Node",

@@ -16,23 +16,14 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
 
+from tests.scheduler.sample_spaces import FLAT, NESTED
 from umbel.runtime import spaces
 from umbel.runtime.spaces import to_space
+from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import SpaceError
+from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
 from umbel.scheduler.sampling import TrialSource
-from umbel.scheduler.space import (
-    Choice,
-    Constant,
-    Domain,
-    Grid,
-    Integer,
-    LogInteger,
-    LogUniform,
-    Normal,
-    Space,
-    Stepped,
-    Uniform,
-)
+from umbel.scheduler.space import Space
 
 DRAWS = 4000
 
@@ -212,6 +203,10 @@ class TestPlainValues:
     def test_dialects_mix_and_nest(self) -> None:
         space = to_space({"a": tune.uniform(0, 1), "b": {"c": IntDistribution(1, 3), "d": [1, 2], "e": {"f": None}}})
         assert space.column_names == ("a", "b_c", "b_d", "b_e_f")
+
+    @pytest.mark.parametrize("tree", [FLAT, NESTED])
+    def test_domains_are_taken_as_they_are(self, tree: dict[str, Any]) -> None:
+        assert to_space(tree) == Space.from_nested(tree)
 
     def test_only_constants_make_a_space(self) -> None:
         """For repeated seeds."""

@@ -162,6 +162,18 @@ def test_a_failed_element_fails_what_needs_it_and_nothing_else() -> None:
     }
 
 
+def test_a_cross_product_starts_a_pair_when_both_its_elements_are_done() -> None:
+    pairs = NodeSpec(NodeId(2), "pairs", 6, (Input(NodeId(0), 1, 3), Input(NodeId(1))))
+    graph = Graph([NodeSpec(NodeId(0), "a", 2), NodeSpec(NodeId(1), "b", 3), pairs])
+    failing = Behaviour(fail=lambda node, element, attempt: (node, element) == (1, 1))
+    for seed in range(20):
+        model = ClusterModel(graph, seed=seed, behaviour=failing)
+        model.run()
+        check_complete(model)
+        # Pair i is (i // 3, i % 3): those with b's second element fail.
+        assert model.failed_upstream == {(NodeId(2), 1): (NodeId(1), 1), (NodeId(2), 4): (NodeId(1), 1)}
+
+
 def test_a_group_is_evaluated_even_if_all_its_trials_failed() -> None:
     behaviour = Behaviour(fail=lambda node, element, attempt: node == 1 and element < 4)
     model = ClusterModel(reference(2, 4), behaviour=behaviour)
@@ -305,7 +317,7 @@ def test_wrong_graphs_are_refused() -> None:
     with pytest.raises(GraphError, match="does not come before"):
         Graph([NodeSpec(NodeId(0), "a", 1, (Input(NodeId(0)),))])
     with pytest.raises(GraphError, match="does not line up"):
-        Graph([NodeSpec(NodeId(0), "a", 3), NodeSpec(NodeId(1), "b", 4, (Input(NodeId(0)),))])
+        Graph([NodeSpec(NodeId(0), "a", 3), NodeSpec(NodeId(1), "b", 5, (Input(NodeId(0)),))])
 
 
 def test_ranks_count_the_longest_chain_below() -> None:

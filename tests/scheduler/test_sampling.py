@@ -12,45 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, flat_spaces
+from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import InternalError, SpaceError
 from umbel.scheduler.identity import group_key
+from umbel.scheduler.numeric import Integer, LogUniform, Uniform
 from umbel.scheduler.sampling import MAX_TRIALS, TrialBatch, TrialSource, validate_search
-from umbel.scheduler.space import (
-    Choice,
-    Constant,
-    Domain,
-    Grid,
-    Integer,
-    LogInteger,
-    LogUniform,
-    Normal,
-    Space,
-    Stepped,
-    Uniform,
-)
-
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
+from umbel.scheduler.space import Space
 
 AUSTRIA = group_key({"country": "AUT"})
 BRAZIL = group_key({"country": "BRA"})
-
-FLAT: dict[str, Domain] = {
-    "lags": Integer(1, 9),
-    "alpha": LogUniform(1e-4, 1e2),
-    "window": Choice((15, 25, 40)),
-    "trend": Choice(("none", None, 1.5)),
-    "noise": Normal(0, 1),
-    "units": LogInteger(8, 1025, 8),
-    "drop": Stepped(0, 0.5, 0.1),
-    "fixed": Constant("x"),
-}
-NESTED = {
-    "model": {"lags": Integer(1, 9), "opt": {"lr": LogUniform(1e-4, 1), "sizes": Choice(([1, 2], [3]))}},
-    "k": Uniform(0, 1),
-}
 
 
 def _source(tree: dict[str, Any] | None = None, **changes: Any) -> TrialSource:
@@ -63,15 +37,9 @@ def _trials(source: TrialSource, start: int = 0, stop: int | None = None, group:
     return list(zip(batch.configs(), batch.seeds.tolist(), strict=True))
 
 
-@st.composite
-def spaces(draw: st.DrawFn) -> dict[str, Domain]:
-    names = draw(st.lists(st.sampled_from(sorted(FLAT)), min_size=1, unique=True))
-    return {name: FLAT[name] for name in names}
-
-
 class TestRandom:
     @PROPERTY
-    @given(spaces(), st.lists(st.integers(0, 90), max_size=6), st.integers())
+    @given(flat_spaces(), st.lists(st.integers(0, 90), max_size=6), st.integers())
     def test_any_split_of_a_range_gives_the_same_trials(
         self, tree: dict[str, Domain], cuts: list[int], seed: int
     ) -> None:

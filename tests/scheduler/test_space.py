@@ -10,26 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, listed
+from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import SpaceError
-from umbel.scheduler.space import (
-    Choice,
-    Column,
-    Constant,
-    Domain,
-    Grid,
-    Integer,
-    LogInteger,
-    LogUniform,
-    Normal,
-    Space,
-    Stepped,
-    Uniform,
-)
-
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
+from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
+from umbel.scheduler.space import Space
 
 #: Shares at the ends, where rounding errors would leave the bounds, and between.
 ENDS = np.array([2.0**-53, 1 - 2.0**-53])
@@ -41,21 +29,17 @@ grains = st.sampled_from([0.1, 0.25, 0.3, 1.0, 2.0, 7.0, 1e-3])
 
 
 def _values(domain: Domain, u: np.ndarray[Any, np.dtype[np.float64]] = EVEN) -> list[Any]:
-    return _listed(domain.from_uniform(np.concatenate([ENDS, u])))
-
-
-def _listed(column: Column) -> list[Any]:
-    return column.tolist() if isinstance(column, np.ndarray) else column
+    return listed(domain.from_uniform(np.concatenate([ENDS, u])))
 
 
 def _all(domain: Domain) -> list[Any]:
     assert domain.count is not None
-    return _listed(domain.from_index(np.arange(domain.count)))
+    return listed(domain.from_index(np.arange(domain.count)))
 
 
 def _counted(domain: Domain) -> dict[Any, int]:
     """How often each value comes up among 20,000 evenly spaced shares."""
-    return dict(sorted(Counter(_listed(domain.from_uniform(EVEN))).items()))
+    return dict(sorted(Counter(listed(domain.from_uniform(EVEN))).items()))
 
 
 class TestBounds:
@@ -312,8 +296,9 @@ class TestSpace:
         with pytest.raises(SpaceError, match=r"grid over a continuous domain\n.*'model\.alpha'"):
             Space.from_nested({"model": {"alpha": LogUniform(1, 2)}}).grid_size()
 
-    def test_spaces_pickle(self) -> None:
-        space = Space.from_nested({"a": Grid((1, 2)), "b": {"c": LogUniform(1, 2, 0.5)}})
+    @pytest.mark.parametrize("tree", [{"a": Grid((1, 2)), "b": {"c": LogUniform(1, 2, 0.5)}}, FLAT, NESTED])
+    def test_spaces_pickle(self, tree: dict[str, Any]) -> None:
+        space = Space.from_nested(tree)
         again = pickle.loads(pickle.dumps(space))
         assert again == space
         assert again.column_names == space.column_names
