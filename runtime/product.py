@@ -57,4 +57,6 @@ def product(*factors: Any) -> tuple[Crossed, ...]:
     if not sizes:
         raise GraphError("umbel.product has no factors", expected="at least one list or fan-out")
     length = math.prod(sizes)
-    return tuple(Crossed(source, math.prod(sizes[position + 1 :]), length) for position, source in enumerate(sources))
+    return tuple(
+        Crossed(source, max(1, math.prod(sizes[position + 1 :])), length) for position, source in enumerate(sources)
+    )
