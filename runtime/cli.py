@@ -42,6 +42,8 @@ def run(
     address: Annotated[str | None, typer.Option(help="The Ray cluster to join.", envvar="RAY_ADDRESS")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="At most this many workers of each kind.")] = None,
     progress: Annotated[str, typer.Option(help='"auto", "bar", "plain" or "quiet".')] = "auto",
+    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more than this have failed.")] = None,
+    deadline_s: Annotated[float | None, typer.Option("--deadline", help="Stop after this many seconds.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the graph in a Python file, or go on with the run of that name."""
@@ -59,6 +61,8 @@ def run(
         address=address,
         workers=workers,
         progress=progress,
+        max_failures=max_failures,
+        deadline_s=deadline_s,
     )
     if as_json:
         _print_json(_facts(ended))
@@ -139,6 +143,13 @@ def failures(
         print_rows(rows, ["node", "index", "group", "status", "attempt", "error"], limit=limit)
     else:
         typer.echo("nothing failed")
+
+
+@app.command()
+def cancel(name: RunArgument, store: StoreOption = None) -> None:
+    """Ask the process that carries out a run, wherever it is, to stop in good order."""
+    _open(store).run(name).cancel()
+    typer.echo(f"asked: {name} will stop within ten seconds or so, and can be resumed")
 
 
 @app.command()

@@ -156,7 +156,8 @@ class Ledger:
         values, size = self._values[source], self._plan.nodes[source].node.size
         if argument.kind is InputKind.EACH:
             return tuple(values[argument.place(element, size)] for element in range(start, stop))
-        return tuple(values[element] for element in range(size))
+        # Without those that failed, if their task skips failures: otherwise this lease would not exist.
+        return tuple(values[element] for element in range(size) if element in values)
 
     # ---- results -------------------------------------------------------------------------------------------
 

@@ -263,7 +263,10 @@ def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, 
             block = node.source.trials if isinstance(node, Sweep) else argument.repeat
             found.append(Input(source, parent_block=1, child_block=block))
         else:
-            found.append(Input(source, parent_block=0))
+            # A reduction over a fan-out whose task skips failures runs with what is left.
+            task = getattr(nodes[source].node, "task", None)
+            skips = argument.kind is InputKind.ALL and task is not None and task.on_failure == "skip"
+            found.append(Input(source, parent_block=0, needs_success=not skips))
     return tuple(found)
 
 

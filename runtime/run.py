@@ -18,6 +18,7 @@ from typing import Any
 from umbel.runtime.code import source_zip
 from umbel.runtime.inline import InlineExecutor
 from umbel.runtime.ledger import Ledger
+from umbel.runtime.limits import Limits
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import Node
 from umbel.runtime.plan import Plan, make_plan
@@ -26,7 +27,7 @@ from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
-from umbel.scheduler.errors import RunInterrupted, StoreError, UsageError
+from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
 from umbel.storage.layout import check_name
 from umbel.storage.ownership import Ownership
 from umbel.storage.redaction import redact_argv, redact_url
@@ -55,6 +56,9 @@ def run(
     address: str | None = None,
     workers: int | None = None,
     progress: bool | str | None = None,
+    max_failures: int | None = None,
+    deadline_s: float | None = None,
+    budget: Mapping[str, float] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run a graph and wait for it. If a run of this name exists in the store, it is resumed.
@@ -67,16 +71,21 @@ def run(
         address: the Ray cluster to join; default ``$RAY_ADDRESS``, else one is started on this machine.
         workers: at most this many workers of each kind; default: as many as fit on the cluster.
         progress: None or "auto" (a bar on a terminal, lines elsewhere), "bar", "plain", or "quiet"/False.
+        max_failures: stop when more elements than this have failed.
+        deadline_s: stop after this many seconds.
+        budget: stop when ``{"trials": n}`` have ended, or ``{"core_seconds": s}`` have been spent in this sitting.
         storage_options: for fsspec, such as endpoint and credentials.
 
     Returns:
-        The run, for reading its results. Failed trials do not raise: see `Run.failures`.
+        The run, for reading its results. Failed trials do not raise: see `Run.failures`. If a deadline or budget
+        stopped it, its status is "stopped", and running it again goes on.
 
     Raises:
         UsageError: an argument or the graph is wrong; nothing was started.
         ResumeMismatchError: the run of this name was made by another graph, space or code.
         RunHeldError: another live process is writing it.
         StoreError: the store can't be used.
+        RunStoppedError: there were more failures than ``max_failures``, or a task says ``on_failure="stop"``.
         RunInterrupted: Ctrl-C; what had finished is durable.
     """
     started = time.monotonic()
@@ -94,6 +103,7 @@ def run(
             expected="a whole number ≥ 1, or None",
             hint="leave it out for as many as fit",
         )
+    limits = Limits.of(max_failures, deadline_s, budget)
     run_id = name if name is not None else _generated_name()
     check_name("run", run_id)
     plan = make_plan(target)
@@ -109,10 +119,12 @@ def run(
     try:
         if existing is None:
             opened.create_run(_record(run_id, graph, plan, opened))
-        reason = _carry_out(plan, literals, opened, run_id, ownership, shown, executor, address, workers, started)
+        reason = _carry_out(
+            plan, literals, opened, run_id, ownership, shown, executor, address, workers, started, limits
+        )
     except BaseException as error:
-        stopped = isinstance(error, (RunInterrupted, KeyboardInterrupt))
-        _release_quietly(ownership, "interrupted" if stopped else "failed")
+        reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
+        _release_quietly(ownership, reasons.get(type(error), "failed"))
         raise
     ownership.release(reason)
     return opened.run(run_id)
@@ -137,6 +149,7 @@ def _carry_out(
     address: str | None,
     workers: int | None,
     started: float,
+    limits: Limits,
 ) -> str:
     """Run what is not done; returns how it ended."""
     writer = SegmentWriter(store.objects)
@@ -144,7 +157,7 @@ def _carry_out(
         ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
         restored = ledger.restore()
         engine = Engine(plan.graph, restored=restored, jitter_seed=secrets.randbits(32))
-        session = Session(plan, engine, ledger, writer, ownership, shown)
+        session = Session(plan, engine, ledger, writer, ownership, shown, limits)
         resumed = session.done
         shown.start(run_id, store.url, session.total, resumed)
         if not session.finished:
@@ -159,12 +172,17 @@ def _carry_out(
         raise
     writer.close()
     if session.interrupted and not session.finished:
+        how = "interrupted" if session.stop_reason is None else f"stopped, because {session.stop_reason}"
         text = (
-            f"interrupted: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
+            f"{how}: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
             "run the same command again to go on"
         )
         shown.finish(text)
-        raise RunInterrupted(f"run {run_id!r} was {text}")
+        if session.stop_reason is None:
+            raise RunInterrupted(f"run {run_id!r} was {text}")
+        if session.stopped_by_failures:
+            raise RunStoppedError(f"run {run_id!r} was {text}", hint=f"umbel failures {run_id} tells what failed")
+        return "stopped"
     if resumed < session.total or store.load_end(run_id) is None:
         store.end_run(run_id, {"status": "done", "counts": {"total": session.total, "failed": ledger.failed}})
     for text in ledger.warnings():

@@ -69,7 +69,7 @@ class Selection:
         numbers, scores = trial[places].tolist(), score[places].tolist()
         chosen: list[int] = []  # of the places
         for number, start, stop in zip(group[first].tolist(), first.tolist(), last.tolist(), strict=True):
-            held = self._groups.get(number, ())
+            held = self._groups.get(number, [])
             for i in range(start, min(stop, start + self._k)):
                 if len(held) == self._k and (scores[i], numbers[i]) >= (held[-1].score, held[-1].trial):
                     break  # those after it are worse still
@@ -84,9 +84,13 @@ class Selection:
         names = [name for name in rows.schema.names if name.startswith(PREFIX)]
         taken = rows.select([*names, "model"]).take(integers(places))
         *metrics, models = (python_values(column) for column in taken.columns)
-        names = [name.removeprefix(PREFIX) for name in names]
         for (score, trial), values, model in zip(merits, zip(*metrics, strict=True), models, strict=True):
-            found = tuple((name, value) for name, value in zip(names, values, strict=True) if value is not None)
+            # A name of its own for each candidate: pickles of several must not tell which came in one batch.
+            found = tuple(
+                (name.removeprefix(PREFIX), value)
+                for name, value in zip(names, values, strict=True)
+                if value is not None
+            )
             held = self._groups.setdefault(trial // self._trials, [])
             held.append(Candidate(score, trial, found, model))
             held.sort()

@@ -17,11 +17,13 @@ from typing import Protocol
 
 from umbel.runtime.lease_runner import LeaseReport
 from umbel.runtime.ledger import Ledger
+from umbel.runtime.limits import Limits
+from umbel.runtime.nodes import Sweep
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.progress import Progress, RateMeter, Snapshot
 from umbel.scheduler.engine import Engine
-from umbel.scheduler.graph import ShapeId
+from umbel.scheduler.graph import NodeId, ShapeId
 from umbel.scheduler.protocol import (
     Accept,
     Cancel,
@@ -82,6 +84,7 @@ class Session:
         writer: the segment writer that the ledger uses.
         ownership: this process's claim on the run.
         progress: what shows progress.
+        limits: when to stop before all is done.
     """
 
     def __init__(
@@ -92,11 +95,18 @@ class Session:
         writer: SegmentWriter,
         ownership: Ownership,
         progress: Progress,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
     ) -> None:
         self.plan = plan
         self.engine = engine
         self.ledger = ledger
         self.interrupted = False
+        #: Why the run stopped by itself before all was done, if it did.
+        self.stop_reason: str | None = None
+        #: True if that is to be told as an error.
+        self.stopped_by_failures = False
+        self._limits = limits
+        self._core_seconds = 0.0
         self._writer = writer
         self._ownership = ownership
         self._progress = progress
@@ -154,6 +164,8 @@ class Session:
         )
         self.ledger.failed += len(report.failed)
         node = self.engine.node_of(report.lease)
+        if node is not None:
+            self._note_costs(node, report)
         self._dispatch(event, report.rows)
         if report.output and node is not None:
             self.ledger.keep_output(node, worker, report.output)
@@ -161,6 +173,31 @@ class Session:
             self._dispatch(WorkerLost(worker, LossCause.PREEMPTED), None)  # it is not the next elements' fault
             assert self._executor is not None
             self._executor.end_worker(worker)
+
+    def _note_costs(self, node: NodeId, report: LeaseReport) -> None:
+        task = getattr(self.plan.nodes[node].node, "task", None)
+        if task is None:
+            return
+        self._core_seconds += report.busy_s * max(task.resources.cpus, task.resources.gpus)
+        if report.failed and task.on_failure == "stop":
+            name = self.plan.nodes[node].name
+            self.stop(f"an element of {name!r} failed, whose task says on_failure='stop'", by_failures=True)
+
+    def stop(self, reason: str, *, by_failures: bool) -> None:
+        """Have the executor's loop end in good order, as on Ctrl-C, for this reason; the first one counts."""
+        if self.stop_reason is None:
+            self.stop_reason, self.stopped_by_failures = reason, by_failures
+
+    def _check_limits(self, now: float) -> None:
+        trials = sum(len(self.engine.nodes[p.id].done) for p in self.plan.nodes if isinstance(p.node, Sweep))
+        reason = self._limits.reached(
+            failures=self.ledger.failed,
+            elapsed_s=now - self._started,
+            trials=trials,
+            core_seconds=self._core_seconds,
+        )
+        if reason is not None:
+            self.stop(reason, by_failures=self._limits.failures_exceeded(self.ledger.failed))
 
     def _dispatch(self, event: Event, rows: bytes | None) -> None:
         waiting: deque[Event] = deque([event])
@@ -207,8 +244,11 @@ class Session:
         now = time.monotonic()
         if self.engine.wakeup_s(now) <= 0:
             self.handle(Tick())
+        self._check_limits(now)
         if now >= self._next_renewal:
             self._ownership.renew()
+            if self._ownership.cancel_requested():
+                self.stop("it was cancelled", by_failures=False)
             self._next_renewal = now + self._ownership.record.lease_s / 3
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_EVERY_S
@@ -286,8 +326,8 @@ class Session:
 
     @property
     def asked_to_stop(self) -> bool:
-        """True once Ctrl-C was pressed."""
-        return self._asked > 0
+        """True once Ctrl-C was pressed, or a limit was reached."""
+        return self._asked > 0 or self.stop_reason is not None
 
     def _leave(self) -> None:
         import os

@@ -15,6 +15,9 @@ from umbel.storage.layout import check_name
 
 __all__ = ["Resources", "Task", "task"]
 
+#: What may become of a run when a call fails for good.
+ON_FAILURE = ("keep going", "skip", "stop")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -74,6 +77,7 @@ class Task(Generic[P, R]):
         retries: int = 0,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         timeout_s: float | None = None,
+        on_failure: str = "keep going",
         cache: bool = True,
     ) -> None:
         if not callable(fn):
@@ -112,6 +116,11 @@ class Task(Generic[P, R]):
         self.retries = retries
         self.retry_on = retry_on
         self.timeout_s = timeout_s
+        if on_failure not in ON_FAILURE:
+            raise UsageError(
+                "unknown on_failure", got=on_failure, expected=" or ".join(repr(known) for known in ON_FAILURE)
+            )
+        self.on_failure = on_failure
         self.cache = cache
         self.__umbel_function__ = fn
         update_wrapper(self, fn, updated=())
@@ -215,6 +224,7 @@ def task(
     retries: int = 0,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     timeout_s: float | None = None,
+    on_failure: str = "keep going",
     cache: bool = True,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
@@ -229,6 +239,7 @@ def task(
     retries: int = 0,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     timeout_s: float | None = None,
+    on_failure: str = "keep going",
     cache: bool = True,
 ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task of a function, as ``@umbel.task`` or ``@umbel.task(cpus=2, retries=1)``.
@@ -244,6 +255,9 @@ def task(
         retries: how often a failed call is tried again.
         retry_on: the exceptions that are worth another try; a time-out counts as TimeoutError.
         timeout_s: seconds after which a call is stopped, under the Ray executor.
+        on_failure: what becomes of the run when a call fails for good. "keep going": what needs its value fails too,
+            all else goes on. "skip": the same, but calls that get a whole fan-out as a list get the list without it.
+            "stop": the run stops, and can be resumed.
         cache: whether results of earlier runs may be reused.
 
     Raises:
@@ -259,6 +273,7 @@ def task(
             retries=retries,
             retry_on=retry_on,
             timeout_s=timeout_s,
+            on_failure=on_failure,
             cache=cache,
         )
 

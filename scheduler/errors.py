@@ -16,6 +16,7 @@ __all__ = [
     "ResumeMismatchError",
     "RunHeldError",
     "RunInterrupted",
+    "RunStoppedError",
     "SpaceError",
     "StoreConflictError",
     "StoreCorruptError",
@@ -116,6 +117,10 @@ class RunHeldError(StoreError):
 
 class ExecutorError(UmbelError):
     """The executor (Ray, or this process) can't run the graph."""
+
+
+class RunStoppedError(UmbelError):
+    """The run was stopped because of failures, as it was told to be. What finished is durable; it can be resumed."""
 
 
 class ElementFailedError(UmbelError):

@@ -117,7 +117,7 @@ def inferred(values: Sequence[object]) -> pa.Array:
     if kinds == {bool}:
         return booleans(given)
     whole = [value for value in given if type(value) is int]
-    if kinds == {int} and -(2**63) <= min(whole) and max(whole) < 2**63:
+    if kinds == {int} and min(whole) >= -(2**63) and max(whole) < 2**63:
         return integers(given)
     if kinds <= {int, float} and float in kinds and all(abs(value) <= 2**53 for value in whole):
         return floats(given)

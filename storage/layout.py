@@ -7,6 +7,7 @@ write.
 umbel.json                                format version
 runs/<run-id>/run.json                    who, when, graph, environment
 runs/<run-id>/owner/<n>.json              who writes the run: the highest number decides
+runs/<run-id>/cancel/<token>.json         asks the owner with this token to stop
 runs/<run-id>/trials/<sweep>/<n>.parquet  segments of trials
 runs/<run-id>/values/<node>/<n>.parquet   segments of values
 runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
@@ -28,6 +29,7 @@ __all__ = [
     "FORMAT_VERSION",
     "RUNS",
     "artifact",
+    "cancellation",
     "check_name",
     "code",
     "end",
@@ -76,6 +78,11 @@ def owner_folder(run_id: str) -> str:
 def owner(run_id: str, number: int) -> str:
     """One record of that chain."""
     return f"{RUNS}/{run_id}/owner/{number:08d}.json"
+
+
+def cancellation(run_id: str, token: str) -> str:
+    """The object that asks the owner with this token to stop."""
+    return f"{RUNS}/{run_id}/cancel/{token}.json"
 
 
 def trials_folder(run_id: str, sweep: str) -> str:

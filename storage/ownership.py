@@ -22,7 +22,7 @@ from umbel.storage.objects import ObjectStore
 from umbel.storage.process import ProcessId, current_user, is_alive, this_process
 from umbel.storage.redaction import redact_argv
 
-__all__ = ["OwnerRecord", "OwnerView", "Ownership", "owner_status"]
+__all__ = ["OwnerRecord", "OwnerView", "Ownership", "owner_status", "request_cancel"]
 
 #: How often a lost race is tried again. Each one means that some other process won.
 _MAX_ATTEMPTS = 50
@@ -106,6 +106,21 @@ def owner_status(objects: ObjectStore, run_id: str, now: datetime | None = None)
     return view
 
 
+def request_cancel(objects: ObjectStore, run_id: str) -> None:
+    """Ask whoever writes a run now to stop in good order; it looks every ten seconds or so.
+
+    Raises:
+        NotFoundError: nobody writes it.
+    """
+    view = owner_status(objects, run_id)
+    if view.state != "held" or view.record is None:
+        raise NotFoundError(f"no process is writing the run {run_id!r}", got=view.state, expected="a run that goes on")
+    try:
+        objects.create(layout.cancellation(run_id, view.record.token), b"{}")
+    except StoreConflictError:
+        return  # asked already
+
+
 class Ownership:
     """This process's right to write a run, from `acquire` to `release`."""
 
@@ -176,6 +191,10 @@ class Ownership:
             StoreError: the store can't be written.
         """
         self._add(replace(self.record, renewed=self._now()))
+
+    def cancel_requested(self) -> bool:
+        """Whether another process has asked this owner to stop (see `request_cancel`). Cost: one look at the store."""
+        return self._objects.exists(layout.cancellation(self.run_id, self.record.token))
 
     def release(self, reason: str) -> None:
         """Let go of the run, once; after a takeover there is nothing to let go of, and nothing happens.

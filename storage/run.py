@@ -22,7 +22,7 @@ from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.objects import ObjectStore
-from umbel.storage.ownership import owner_status
+from umbel.storage.ownership import owner_status, request_cancel
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
@@ -77,7 +77,8 @@ class Run:
         """How the run stands now.
 
         "done": it has ended. "running": a live process writes it. "interrupted": it was stopped in good order; running
-        the same command again goes on. "failed": it ended by an error. "died": its process vanished without a word.
+        the same command again goes on. "stopped": a limit or a cancellation stopped it. "failed": it ended by an
+        error. "died": its process vanished without a word.
         """
         return run_status(self._objects, self.id)
 
@@ -229,6 +230,14 @@ class Run:
         name = self._graph.sweep(None).name if node is None else self._graph.node(node).name
         return read_output(self._objects, self.id, name, element)
 
+    def cancel(self) -> None:
+        """Ask the process that carries out this run, wherever it is, to stop in good order, within ten seconds or so.
+
+        Raises:
+            NotFoundError: nobody is carrying it out.
+        """
+        request_cancel(self._objects, self.id)
+
     # ---- models --------------------------------------------------------------------------------------------
 
     def models(self, node: object = None) -> pa.Table:
@@ -274,5 +283,6 @@ def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -
     if owner.state == "held":
         return "running"
     if owner.state == "released":
-        return "failed" if owner.record is not None and owner.record.reason == "failed" else "interrupted"
+        reason = None if owner.record is None else owner.record.reason
+        return reason if reason in ("failed", "stopped") else "interrupted"
     return "died"

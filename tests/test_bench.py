@@ -22,8 +22,8 @@ GOOD = Measurement("speed against plain Ray calls", 13.26, "x", at_least(10), "p
 BAD = Measurement("growth of peak memory", 80.25, "MB", at_most(64))
 TOLD = Measurement("import", 0.0312, "s")
 RESULTS = [
-    ArmResult("noop", [GOOD, TOLD], 61.5, busy_before=0.02, details={"plain_s": [14.2]}),
-    ArmResult("million", [BAD], 45.0, busy_before=0.83),
+    ArmResult("noop", [GOOD, TOLD], 61.5, others=0.02, details={"plain_s": [14.2]}),
+    ArmResult("million", [BAD], 45.0, others=0.83),
     ArmResult("resume", [], 120.0, error="not done within the arm's 120 s\nthe log's tail"),
 ]
 
@@ -94,8 +94,8 @@ def test_the_table_tells_each_figure_its_bound_and_what_was_wrong() -> None:
     assert "not done within the arm's 120 s" in text
     assert "the log's tail" not in text
     assert "2 cores, Python 3.11.7, Ray 2.60.0, commit 0123456789ab with changes" in text
-    assert "Others used 83% of the cores just before million" in text
-    assert "just before noop" not in text
+    assert "Others used 83% of the cores while million ran" in text
+    assert "while noop ran" not in text
 
 
 def test_a_quick_table_says_that_it_judges_nothing() -> None:
@@ -155,7 +155,6 @@ def test_an_arm_that_breaks_ends_in_the_table_and_the_exit_code(
     def works(isolated: Isolated, divisor: int) -> tuple[list[Measurement], dict[str, object]]:
         return [Measurement("trials", 20_000 / divisor, "objects")], {}
 
-    monkeypatch.setattr("tests.bench.__main__.busy_share", lambda: 0.0)
     monkeypatch.setitem(ARMS, "noop", (breaks, 1.0))
     monkeypatch.setitem(ARMS, "million", (works, 1.0))
     assert main(["--only", "million", "--quick", "--results", str(tmp_path)]) == 0

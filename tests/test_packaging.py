@@ -98,6 +98,7 @@ UmbelError
     StoreCorruptError
     RunHeldError
   ExecutorError
+  RunStoppedError
   ElementFailedError
   RunInterrupted
   InternalError

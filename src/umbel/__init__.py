@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ResumeMismatchError,
         RunHeldError,
         RunInterrupted,
+        RunStoppedError,
         SpaceError,
         StoreConflictError,
         StoreCorruptError,
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
-    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError ResumeMismatchError "
-    "RunHeldError RunInterrupted SpaceError StoreConflictError StoreCorruptError StoreError StoreFullError "
-    "UmbelError UsageError"
+    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
+    "ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError StoreConflictError "
+    "StoreCorruptError StoreError StoreFullError UmbelError UsageError"
 )
 _HOMES = {
     "umbel.runtime.context": "TrialContext report trial",
@@ -92,6 +93,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "ExecutorError",
     "ElementFailedError",
     "RunInterrupted",
+    "RunStoppedError",
     "InternalError",
 ]
 

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from tests.bench import cpu10ms, million, noop, resume, startup
 from tests.bench.isolation import Isolated, PartError
-from tests.bench.machine import ROOT, busy_share, describe_machine
+from tests.bench.machine import ROOT, describe_machine
 from tests.bench.measurement import ArmResult, Measurement, failed
 from tests.bench.report import document, print_arm, print_table, write
 
@@ -79,14 +79,14 @@ def _arms(text: str) -> list[str]:
 
 def _measure(name: str, divisor: int) -> ArmResult:
     measure, limit_s = ARMS[name]
-    busy_before = busy_share()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
+        isolated = Isolated(limit_s, Path(folder))
         try:
-            measurements, details = measure(Isolated(limit_s, Path(folder)), divisor)
+            measurements, details = measure(isolated, divisor)
         except PartError as error:
-            return ArmResult(name, [], time.monotonic() - began, busy_before, error=str(error))
-    return ArmResult(name, measurements, time.monotonic() - began, busy_before, details=details)
+            return ArmResult(name, [], time.monotonic() - began, isolated.others, error=str(error))
+    return ArmResult(name, measurements, time.monotonic() - began, isolated.others, details=details)
 
 
 if __name__ == "__main__":

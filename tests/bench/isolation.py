@@ -43,9 +43,14 @@ class Isolated:
         self.folder = folder
         self._limit_s = limit_s
         self._deadline = time.monotonic() + limit_s
+        self._seconds = 0.0
+        self._weighed_s = 0.0
 
     def __call__(self, function: Callable[..., Mapping[str, Any]], **arguments: Any) -> dict[str, Any]:
-        """What a function returns, with ``process_s`` added: seconds from the start of its process to its end.
+        """What a function returns, and with it two figures.
+
+        ``process_s``: seconds from the start of its process to its end. ``others``: the share of the cores that others
+        used meanwhile.
 
         Raises:
             PartError: it raised, died, or the arm's time is up.
@@ -68,7 +73,15 @@ class Isolated:
                     _end(process)
             if code != 0 or not answer.exists():
                 raise PartError(f"{name} ended with code {code}:\n{_tail(log)}")
-            return {**json.loads(answer.read_text(encoding="utf-8")), "process_s": seconds}
+            found: dict[str, Any] = {**json.loads(answer.read_text(encoding="utf-8")), "process_s": seconds}
+            self._weighed_s += seconds * found["others"]
+            self._seconds += seconds
+            return found
+
+    @property
+    def others(self) -> float:
+        """The share of the cores that others used while parts ran, 0 to 1."""
+        return self._weighed_s / self._seconds if self._seconds else 0.0
 
 
 def _tail(log: Path) -> str:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["busy_share", "cores", "describe_machine"]
+__all__ = ["OthersMeter", "cores", "describe_machine"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,24 +44,40 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def busy_share(window_s: float = 1.0) -> float:
-    """The share of all cores that is in use, looked at for a moment while this process sleeps: what others take.
+class OthersMeter:
+    """How much of the machine others use while this process and all that it started (its session) do their work.
 
-    0 where the system doesn't tell (no ``/proc/stat``).
+    What the system itself and a hypervisor take counts as others'. Without ``/proc`` nothing is seen.
     """
-    before = _ticks()
-    time.sleep(window_s)
-    after = _ticks()
-    if before is None or after is None or after[1] == before[1]:
-        return 0.0
-    return 1.0 - (after[0] - before[0]) / (after[1] - before[1])
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._others_s = _others_s()
+
+    def share(self) -> float:
+        """The share of all cores since the meter was made, 0 to 1."""
+        elapsed_s = time.monotonic() - self._began_s
+        return min(1.0, max(0.0, _others_s() - self._others_s) / (elapsed_s * (os.cpu_count() or 1)))
 
 
-def _ticks() -> tuple[int, int] | None:
-    """Idle and all ticks since the machine started."""
+def _others_s() -> float:
+    """Processor seconds used on this machine so far, without those of this session's processes and their ended
+    children."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
     except OSError:
-        return None
+        return 0.0
     ticks = [int(number) for number in fields]
-    return ticks[3] + ticks[4], sum(ticks)
+    idle = ticks[3] + ticks[4]
+    session = os.getsid(0)
+    own = sum(_ticks(entry, session) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return (sum(ticks) - idle - own) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(process: Path, session: int) -> int:
+    """Ticks of a process and of its ended children, if it belongs to the session."""
+    try:
+        fields = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0  # it has just ended
+    return sum(int(number) for number in fields[11:15]) if int(fields[3]) == session else 0

@@ -61,8 +61,8 @@ class ArmResult:
     measurements: Sequence[Measurement]
     #: How long the arm took, in seconds.
     seconds: float
-    #: The share of the machine's cores that others used in the second before the arm began, 0 to 1.
-    busy_before: float = 0.0
+    #: The share of the machine's cores that others used meanwhile, 0 to 1.
+    others: float = 0.0
     #: Why it could not be measured to its end; None: it could.
     error: str | None = None
     #: The figures behind the measurements, as the arm got them.

@@ -29,6 +29,8 @@ __all__ = ["LIMIT_S", "measure"]
 LIMIT_S = 240.0
 RUNS = 3
 TUNE_TRIALS = 300
+#: Seconds that Ray gets after a run to end its workers.
+SETTLE_S = 1.0
 
 
 def measure(isolated: Isolated, divisor: int) -> tuple[list[Measurement], dict[str, Any]]:
@@ -67,7 +69,10 @@ def drive(trials: int, tune_trials: int, folder: str) -> dict[str, Any]:
     start_ray()
     store = str(Path(folder) / "noop-store")
     run(noop_sweep(trials // 10), store, "warm-up")
-    umbel_s = [run(noop_sweep(trials), store, f"run-{number}") for number in range(RUNS)]
+    umbel_s = []
+    for number in range(RUNS):
+        time.sleep(SETTLE_S)
+        umbel_s.append(run(noop_sweep(trials), store, f"run-{number}"))
     for number in range(RUNS):
         _check_stored(store, f"run-{number}", trials)
     _plain_calls(trials // 10)

@@ -14,8 +14,8 @@ from tests.bench.measurement import ArmResult, Bound, Measurement
 
 __all__ = ["BUSY", "document", "format_bound", "format_value", "print_arm", "print_table", "verdict", "write"]
 
-#: The share of the cores that others may use before an arm without a word about it.
-BUSY = 0.1
+#: The share of the cores that others may use while an arm runs without a word about it.
+BUSY = 0.05
 
 
 def format_value(value: float, unit: str) -> str:
@@ -97,10 +97,10 @@ def print_table(console: Console, results: Sequence[ArmResult], machine: Mapping
         highlight=False,
     )
     for result in results:
-        if result.busy_before > BUSY:
+        if result.others > BUSY:
             console.print(
-                f"Others used {result.busy_before:.0%} of the cores just before {result.arm}: "
-                "its figures may be worse than a quiet machine's.",
+                f"Others used {result.others:.0%} of the cores while {result.arm} ran: "
+                "its figures are worse than a quiet machine's.",
                 style="yellow",
                 highlight=False,
             )
@@ -117,7 +117,7 @@ def document(
         "arms": {
             result.arm: {
                 "seconds": round(result.seconds, 3),
-                "busy_before": round(result.busy_before, 3),
+                "others": round(result.others, 3),
                 "error": result.error,
                 "measurements": [_as_json(measured, judged=judged) for measured in result.measurements],
                 "details": result.details,

@@ -207,7 +207,7 @@ def test_functions_and_classes_of_a_script() -> None:
 
 
 def test_an_unpicklable_value_names_the_culprit() -> None:
-    with pytest.raises(CodeError, match=r"item \['lock'\]\[0\] is a value of type _thread\.lock"):
+    with pytest.raises(CodeError, match=r"its item 'lock', item 0 is a value of type _thread\.lock"):
         encode({"fine": 1, "lock": [threading.Lock()]})
 
 

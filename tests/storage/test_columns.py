@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.storage import columns
 from umbel.storage.columns import contains, float_values, int_values, last_of_each, python_rows, python_values
+
+PROPERTY = settings(derandomize=True, deadline=None)
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -29,12 +31,14 @@ def in_chunks(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[list[Any
 # ---- columns from values ---------------------------------------------------------------------------------------
 
 
+@PROPERTY
 @given(st.lists(st.none() | TEXTS))
 def test_strings(values: list[str | None]) -> None:
     assert columns.strings(values).equals(pa.array(values, pa.string()))
     assert columns.coded(values).to_pylist() == values
 
 
+@PROPERTY
 @given(st.lists(st.none() | st.binary(max_size=8)))
 def test_binaries(values: list[bytes | None]) -> None:
     assert columns.binaries(values).equals(pa.array(values, pa.binary()))
@@ -47,6 +51,7 @@ def test_texts_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
         columns.strings(["abcd", "efgh"])
 
 
+@PROPERTY
 @given(st.lists(st.none() | FLOATS))
 def test_floats(values: list[float | None]) -> None:
     assert columns.floats(values).equals(pa.array(values, pa.float64()))
@@ -58,6 +63,7 @@ def test_nan_is_a_value_and_none_is_not() -> None:
     assert math.isnan(column[0].as_py())
 
 
+@PROPERTY
 @given(st.lists(st.none() | INTEGERS))
 def test_integers(values: list[int | None]) -> None:
     assert columns.integers(values).equals(pa.array(values, pa.int64()))
@@ -79,6 +85,7 @@ def test_integers_share_an_arrays_memory() -> None:
     assert columns.integers(values[::2]).to_pylist() == [7, 2, 4]
 
 
+@PROPERTY
 @given(st.lists(st.none() | st.booleans()))
 def test_booleans(values: list[bool | None]) -> None:
     assert columns.booleans(values).equals(pa.array(values, pa.bool_()))
@@ -86,6 +93,7 @@ def test_booleans(values: list[bool | None]) -> None:
     assert columns.booleans(whole).equals(pa.array(whole.tolist(), pa.bool_()))
 
 
+@PROPERTY
 @given(st.lists(st.none() | TEXTS, min_size=1, max_size=5), st.data())
 def test_dictionaries(values: list[str | None], data: st.DataObject) -> None:
     indices = data.draw(st.lists(st.integers(0, len(values) - 1)))
@@ -102,6 +110,7 @@ def test_times_are_in_microseconds_and_utc() -> None:
 MIXED = st.integers(-(2**53), 2**53) | FLOATS
 
 
+@PROPERTY
 @given(st.one_of([st.lists(st.none() | kind) for kind in (TEXTS, st.booleans(), INTEGERS, FLOATS, MIXED)]))
 def test_values_of_one_kind_keep_it(values: list[Any]) -> None:
     assert columns.inferred(values).equals(pa.array(values))
@@ -115,6 +124,7 @@ def test_values_of_several_kinds_become_text(values: list[object]) -> None:
 # ---- values from columns ---------------------------------------------------------------------------------------
 
 
+@PROPERTY
 @given(in_chunks(INTEGERS), st.integers(0, 5))
 def test_integers_as_numpy(chunks: list[list[int | None]], start: int) -> None:
     column = pa.chunked_array(chunks, pa.int64()).slice(start)
@@ -122,6 +132,7 @@ def test_integers_as_numpy(chunks: list[list[int | None]], start: int) -> None:
     assert int_values(column.combine_chunks()).tolist() == int_values(column).tolist()
 
 
+@PROPERTY
 @given(in_chunks(FLOATS), st.integers(0, 5))
 def test_floats_as_numpy(chunks: list[list[float | None]], start: int) -> None:
     column = pa.chunked_array(chunks, pa.float64()).slice(start)
@@ -130,6 +141,7 @@ def test_floats_as_numpy(chunks: list[list[float | None]], start: int) -> None:
     np.testing.assert_array_equal(float_values(column.combine_chunks()), np.array(expected, np.float64))
 
 
+@PROPERTY
 @given(in_chunks(STATUSES), st.integers(0, 5))
 def test_contains(chunks: list[list[str | None]], start: int) -> None:
     column = pa.chunked_array(chunks, pa.string()).slice(start)
@@ -153,6 +165,7 @@ def test_contains(chunks: list[list[str | None]], start: int) -> None:
     ids=str,
 )
 def test_python_objects(values: st.SearchStrategy[Any], kind: pa.DataType) -> None:
+    @PROPERTY
     @given(in_chunks(values), st.integers(0, 5))
     def check(chunks: list[list[Any]], start: int) -> None:
         column = pa.chunked_array([pa.array(chunk, kind) for chunk in chunks], kind).slice(start)
@@ -168,6 +181,7 @@ def test_rows_without_columns() -> None:
     assert python_rows(pa.table({})) == []
 
 
+@PROPERTY
 @given(st.lists(st.integers(0, 8)))
 def test_the_last_of_each(index: list[int]) -> None:
     order = last_of_each(np.array(index, np.int64))
