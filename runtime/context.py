@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["TrialContext", "current", "leave", "report", "trial"]
+__all__ = ["TrialContext", "current", "mark_as_worker", "report", "trial"]
 
 
 @dataclass(slots=True)
@@ -35,6 +35,10 @@ class TrialContext:
     reported: dict[str, float] = field(default_factory=dict)
     #: The step of the last report.
     step: int | None = None
+
+
+#: True in processes that run leases for a driver elsewhere.
+in_worker = False
 
 
 class _Current(threading.local):
@@ -81,6 +85,7 @@ def report(metrics: float | Mapping[str, float], step: int | None = None) -> Non
     context.step = step
 
 
-def leave() -> None:
-    """Forget the trial that has ended."""
-    current.context = None
+def mark_as_worker() -> None:
+    """Note that this process runs leases for a driver elsewhere."""
+    global in_worker  # noqa: PLW0603 - a fact about the process
+    in_worker = True

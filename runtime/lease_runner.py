@@ -250,11 +250,12 @@ class _SweepLease(RunningLease):
         self._best: dict[int, float] = {}
 
     def run(self) -> None:
+        # What is there before belongs to a trial that has started a run of its own.
+        outer = trial_context.current.context, kept.tail
         try:
             self._run_chunks()
         finally:
-            trial_context.leave()
-            kept.tail = None
+            trial_context.current.context, kept.tail = outer
 
     def _run_chunks(self) -> None:
         trials = self._program.source.trials
@@ -408,9 +409,10 @@ class _TaskLease(RunningLease):
             self._current = element
             if element >= self.stop:
                 return
+            outer = kept.tail
             kept.tail = tail = Tail()
             outcome = self._run_element(handles)
-            kept.tail = None
+            kept.tail = outer
             outcome.output = tail.take()
             self._outcomes.append(outcome)
 

@@ -139,23 +139,25 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 nodes[source].consumed = True
     shapes: dict[tuple[object, ...], ShapeId] = {}
     resources: dict[ShapeId, Resources] = {}
+    # By task, since thousands of nodes may share one.
     pickled: dict[int, bytes] = {}
+    fingerprints: dict[int, CodeFingerprint] = {}
     programs: dict[NodeId, Program] = {}
     code: dict[NodeId, CodeFingerprint] = {}
     specs: list[NodeSpec] = []
     for planned in nodes:
         node = planned.node
         shape: ShapeId | None = None
-        retry, timeout_s = RetryPolicy(), None
+        task: Task[..., Any] | None = None
         if isinstance(node, (TaskNode, Sweep)):
             task = node.task
             shape = shapes.setdefault(task.resources.as_key(), ShapeId(len(shapes)))
             resources[shape] = task.resources
             if id(task) not in pickled:
                 pickled[id(task)] = _pickle(task, planned.name)
-            code[planned.id] = fingerprint(task.fn)
+                fingerprints[id(task)] = fingerprint(task.fn)
+            code[planned.id] = fingerprints[id(task)]
             programs[planned.id] = _program(planned, task, pickled[id(task)], code[planned.id].digest)
-            retry, timeout_s = RetryPolicy(retries=task.retries), task.timeout_s
         specs.append(
             NodeSpec(
                 planned.id,
@@ -163,9 +165,10 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 node.size,
                 _inputs(planned, nodes),
                 shape,
-                node.source.trials if isinstance(node, Sweep) and node.arguments else 0,
-                retry,
-                timeout_s,
+                affinity_block=node.source.trials if isinstance(node, Sweep) and node.arguments else 0,
+                retry=RetryPolicy(retries=task.retries) if task else RetryPolicy(),
+                priority=task.priority if task else 0,
+                timeout_s=task.timeout_s if task else None,
             )
         )
     return Plan(

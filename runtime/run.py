@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from umbel.runtime import context
 from umbel.runtime.code import source_zip
 from umbel.runtime.inline import InlineExecutor
 from umbel.runtime.ledger import Ledger
@@ -102,6 +103,12 @@ def run(
             got=repr(workers),
             expected="a whole number ≥ 1, or None",
             hint="leave it out for as many as fit",
+        )
+    if executor == "ray" and context.in_worker:
+        raise UsageError(
+            "a task tried to start a run on the workers that it occupies itself, which would wait for itself",
+            expected='executor="inline" for a run inside a task',
+            hint="or bind the inner work into the outer graph",
         )
     limits = Limits.of(max_failures, deadline_s, budget)
     run_id = name if name is not None else _generated_name()

@@ -106,6 +106,7 @@ class Session:
         #: True if that is to be told as an error.
         self.stopped_by_failures = False
         self._limits = limits
+        self._sweeps = [planned.id for planned in plan.nodes if isinstance(planned.node, Sweep)]
         self._core_seconds = 0.0
         self._writer = writer
         self._ownership = ownership
@@ -189,7 +190,7 @@ class Session:
             self.stop_reason, self.stopped_by_failures = reason, by_failures
 
     def _check_limits(self, now: float) -> None:
-        trials = sum(len(self.engine.nodes[p.id].done) for p in self.plan.nodes if isinstance(p.node, Sweep))
+        trials = sum(len(self.engine.nodes[node].done) for node in self._sweeps)
         reason = self._limits.reached(
             failures=self.ledger.failed,
             elapsed_s=now - self._started,

@@ -78,6 +78,7 @@ class Task(Generic[P, R]):
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         timeout_s: float | None = None,
         on_failure: str = "keep going",
+        priority: int = 0,
         cache: bool = True,
     ) -> None:
         if not callable(fn):
@@ -120,7 +121,10 @@ class Task(Generic[P, R]):
             raise UsageError(
                 "unknown on_failure", got=on_failure, expected=" or ".join(repr(known) for known in ON_FAILURE)
             )
+        if not isinstance(priority, int) or isinstance(priority, bool):
+            raise UsageError("priority is not a whole number", got=priority, expected="a whole number; 0 is usual")
         self.on_failure = on_failure
+        self.priority = priority
         self.cache = cache
         self.__umbel_function__ = fn
         update_wrapper(self, fn, updated=())
@@ -225,6 +229,7 @@ def task(
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     timeout_s: float | None = None,
     on_failure: str = "keep going",
+    priority: int = 0,
     cache: bool = True,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
@@ -240,6 +245,7 @@ def task(
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     timeout_s: float | None = None,
     on_failure: str = "keep going",
+    priority: int = 0,
     cache: bool = True,
 ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task of a function, as ``@umbel.task`` or ``@umbel.task(cpus=2, retries=1)``.
@@ -258,6 +264,7 @@ def task(
         on_failure: what becomes of the run when a call fails for good. "keep going": what needs its value fails too,
             all else goes on. "skip": the same, but calls that get a whole fan-out as a list get the list without it.
             "stop": the run stops, and can be resumed.
+        priority: calls of higher priority start first, whatever their place in the graph.
         cache: whether results of earlier runs may be reused.
 
     Raises:
@@ -274,6 +281,7 @@ def task(
             retry_on=retry_on,
             timeout_s=timeout_s,
             on_failure=on_failure,
+            priority=priority,
             cache=cache,
         )
 

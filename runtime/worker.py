@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cloudpickle
 
+from umbel.runtime.context import mark_as_worker
 from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
 from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
@@ -70,6 +71,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup, name: str) -> None:
         sys.path.extend(entry for entry in setup.python_path if entry not in sys.path)
+        mark_as_worker()
         self._setup = setup
         place = Place(setup.run_id, socket.gethostname(), name)
         self._runner = LeaseRunner(cloudpickle.loads(setup.programs), setup.objects, place)

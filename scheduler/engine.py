@@ -110,8 +110,8 @@ class _Shape:
     workers: dict[WorkerId, _Worker] = field(default_factory=dict)
     #: Workers without a lease; a dict for its order.
     idle: dict[WorkerId, None] = field(default_factory=dict)
-    #: (-rank, node) of the nodes with pending elements.
-    queue: list[tuple[int, NodeId]] = field(default_factory=list)
+    #: (-priority, -rank, node) of the nodes with pending elements.
+    queue: list[tuple[int, int, NodeId]] = field(default_factory=list)
     #: Elements that are ready and have not ended.
     outstanding: int = 0
     wanted: int = 0
@@ -406,7 +406,7 @@ class Engine:
     def _grant(self, worker: _Worker, shape: _Shape, now: float) -> bool:
         workers = max(len(shape.workers), shape.wanted)
         while shape.queue:
-            node = self.nodes[shape.queue[0][1]]
+            node = self.nodes[shape.queue[0][2]]
             if not node.has_pending:
                 heapq.heappop(shape.queue)
                 node.queued = False
@@ -492,7 +492,8 @@ class Engine:
         shape_id = node.spec.shape
         if not node.queued and node.has_pending and shape_id is not None:
             node.queued = True
-            heapq.heappush(self._shapes[shape_id].queue, (-self.graph.ranks[node.spec.id], node.spec.id))
+            spec = node.spec
+            heapq.heappush(self._shapes[shape_id].queue, (-spec.priority, -self.graph.ranks[spec.id], spec.id))
 
     def _ready(self, node: NodeState, parts: Sequence[tuple[int, int]]) -> None:
         for start, stop in parts:

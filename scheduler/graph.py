@@ -69,6 +69,8 @@ class NodeSpec:
     #: Elements that share data lie in blocks of this many; a worker keeps to one block while it can. 0: no sharing.
     affinity_block: int = 0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    #: Nodes of higher priority are granted first, whatever their place in the graph.
+    priority: int = 0
     #: Seconds after which a running element is stopped; None: never.
     timeout_s: float | None = None
 
