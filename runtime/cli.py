@@ -198,7 +198,7 @@ def _facts(found: Run) -> dict[str, Any]:
 
     nodes = []
     for node in found.record.get("graph", {}).get("nodes", []):
-        rows = found.elements(node["name"])
+        rows = found.elements(node["name"], ["status", "seconds"])
         ok = int(contains(rows["status"], SUCCEEDED).sum())
         nodes.append(
             {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -202,11 +202,12 @@ class Run:
             return self.trials(found.name)
         return read_value(self._objects, self.id, found)
 
-    def elements(self, node: object) -> pa.Table:
+    def elements(self, node: object, columns: Sequence[str] | None = None) -> pa.Table:
         """The finished elements of a node, one row each, in order, without their values; of a sweep its trials.
 
         Args:
             node: its name in the run, or an object that has it as ``name``.
+            columns: which columns, besides the one that counts elements or trials; None: all.
 
         Returns:
             Columns: element, status (ok, failed, timeout or lost), error, digest, format, size, model, attempt,
@@ -214,8 +215,8 @@ class Run:
         """
         found = self._graph.node(node)
         if found.sweep is not None:
-            return self.trials(found.name)
-        return read_elements(self._objects, self.id, found)
+            return read_trials(self._objects, self.id, found.sweep, columns)
+        return read_elements(self._objects, self.id, found, columns)
 
     def output(self, element: int, node: object = None) -> str:
         """What a trial or an element printed, all attempts at it one after another; "" if nothing.

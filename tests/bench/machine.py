@@ -47,7 +47,8 @@ def _git(*arguments: str) -> str | None:
 class OthersMeter:
     """How much of the machine others use while this process and all that it started (its session) do their work.
 
-    What the system itself and a hypervisor take counts as others'. Without ``/proc`` nothing is seen.
+    Seen are the other processes that live at the end, their children that have ended, and what a hypervisor keeps for
+    itself; a process that ended without its parent waiting for it is missed. Without ``/proc`` nothing is seen.
     """
 
     def __init__(self) -> None:
@@ -61,23 +62,20 @@ class OthersMeter:
 
 
 def _others_s() -> float:
-    """Processor seconds used on this machine so far, without those of this session's processes and their ended
-    children."""
+    """Processor seconds that the processes of other sessions have used, with their ended children, and stolen ones."""
     try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:
         return 0.0
-    ticks = [int(number) for number in fields]
-    idle = ticks[3] + ticks[4]
     session = os.getsid(0)
-    own = sum(_ticks(entry, session) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return (sum(ticks) - idle - own) / os.sysconf("SC_CLK_TCK")
+    used = sum(_ticks(entry, session) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return (used + int(fields[8])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks(process: Path, session: int) -> int:
-    """Ticks of a process and of its ended children, if it belongs to the session."""
+    """Ticks of a process and of its ended children; 0 if it belongs to the session."""
     try:
         fields = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return 0  # it has just ended
-    return sum(int(number) for number in fields[11:15]) if int(fields[3]) == session else 0
+    return 0 if int(fields[3]) == session else sum(int(number) for number in fields[11:15])
