@@ -30,11 +30,12 @@ class InlineExecutor:
         self._shapes = list(plan.shapes)
         self._runner = LeaseRunner(list(plan.programs.values()), objects, Place(run_id, socket.gethostname(), "inline"))
         self._granted: deque[tuple[WorkerId, RunningLease]] = deque()
+        self._running: RunningLease | None = None
         self._signalled = threading.Event()
 
     def run(self, session: Session) -> None:
         """Run the session to its end, or until it is interrupted."""
-        with session.signals(wake=self._signalled.set), capture(pass_on=True):
+        with session.signals(wake=self._stop_soon), capture(pass_on=True):
             session.attach(self)
             for shape in self._shapes:
                 session.handle(Capacity(shape, 1))
@@ -44,12 +45,18 @@ class InlineExecutor:
                     session.interrupt()
                     break
                 if self._granted:
-                    worker, running = self._granted.popleft()
-                    running.run()
-                    session.on_report(worker, running.collect())
+                    worker, self._running = self._granted.popleft()
+                    self._running.run()
+                    session.on_report(worker, self._running.collect())
                 else:
                     self._signalled.wait(session.wait_s())  # for a retry's pause to end
                 session.tick()
+
+    def _stop_soon(self) -> None:
+        """End the waiting, and the lease that runs after the element in hand."""
+        self._signalled.set()
+        if self._running is not None:
+            self._running.shorten(0)
 
     def grant(self, worker: WorkerId, lease: Lease, inputs: LeaseInputs) -> None:
         """Keep the lease until its turn comes."""

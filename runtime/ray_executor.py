@@ -6,6 +6,7 @@ how many answers come and not on how many workers there are. A worker that dies 
 
 from __future__ import annotations
 
+import functools
 import queue
 import time
 from concurrent.futures import Future
@@ -106,19 +107,24 @@ class RayExecutor:
                 expected="a folder or an object store",
                 hint='use executor="inline" with memory://',
             )
-        with session.signals(wake=lambda: self._answers.put(None)):
+        wake = functools.partial(self._answers.put, None)
+        with session.signals(wake):
             self._prepare()
-            try:
-                session.attach(self)
-                while not session.should_stop:
-                    self._look_at_capacity(session)
-                    self._step(session, session.wait_s())
-                    if session.asked_to_stop:
-                        session.interrupt()
-                        self._flush(session)
-            finally:
-                for worker in list(self._members):
-                    self._kill(worker)
+            with session.signals(wake):  # again: ray.init has put a handler of its own in the place of ours
+                try:
+                    self._loop(session)
+                finally:
+                    for worker in list(self._members):
+                        self._kill(worker)
+
+    def _loop(self, session: Session) -> None:
+        session.attach(self)
+        while not session.should_stop:
+            self._look_at_capacity(session)
+            self._step(session, session.wait_s())
+            if session.asked_to_stop:
+                session.interrupt()
+                self._flush(session)
 
     def _prepare(self) -> None:
         self._fixed = connect(self._address)

@@ -6,12 +6,13 @@ evaluating, progress, interruption, is the same whatever runs the trials, and is
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -298,7 +299,7 @@ class Session:
 
     @contextmanager
     def signals(self, wake: Callable[[], None]) -> Iterator[None]:
-        """While inside, Ctrl-C (or SIGTERM) once ends the run in good order, and twice at once.
+        """While inside, Ctrl-C (or SIGTERM) once ends the run in good order, and twice at once. May be nested.
 
         Args:
             wake: called from the signal handler to end the executor's waiting.
@@ -306,13 +307,14 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._asked = 0
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._asked += 1
             if self._asked > 1:
-                self._leave()
+                self._say("leaving at once; what was durable stays, and the run can be resumed")
+                os._exit(130)
             wake()
+            self._say("stopping, once what has finished is stored; Ctrl-C again leaves at once")
 
         kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in kept:
@@ -330,8 +332,7 @@ class Session:
         """True once Ctrl-C was pressed, or a limit was reached."""
         return self._asked > 0 or self.stop_reason is not None
 
-    def _leave(self) -> None:
-        import os
-
-        self._progress.message("leaving at once; what was durable stays, and the run can be resumed")
-        os._exit(130)
+    def _say(self, text: str) -> None:
+        """Tell the user something from within a signal handler."""
+        with suppress(RuntimeError):  # the signal came while the stream was being written to
+            self._progress.message(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from umbel.scheduler.errors import CodeError
 from umbel.storage.artifacts import get_artifact, put_artifact
 from umbel.storage.codecs import Encoded, decode, encode
 from umbel.storage.objects import ObjectStore
@@ -18,6 +19,8 @@ __all__ = ["INLINE_LIMIT_BYTES", "ValueCache", "ValueHandle", "store_model", "st
 
 #: Values up to this size travel in messages. Ray keeps results up to 100 KB out of its shared memory, and so do we.
 INLINE_LIMIT_BYTES = 64 * 1024
+#: Largest value that a task may return, encoded: one element is held in memory whole wherever it is used.
+VALUE_LIMIT_BYTES = 2 * 2**30
 #: Decoded values that a worker keeps, by their encoded size.
 CACHE_BYTES = 512 * 2**20
 
@@ -42,10 +45,17 @@ def store_value(value: object, objects: ObjectStore) -> ValueHandle:
     """Encode a value; a large one is written to the store.
 
     Raises:
-        CodeError: the value can't be pickled.
+        CodeError: the value can't be pickled, or is larger than 2 GiB.
         StoreError: the store can't be written.
     """
     encoded = encode(value)
+    if len(encoded.data) > VALUE_LIMIT_BYTES:
+        raise CodeError(
+            "a value is too large to be passed between tasks",
+            got=f"{type(value).__name__} of {len(encoded.data) / 2**30:.1f} GiB",
+            expected=f"at most {VALUE_LIMIT_BYTES / 2**30:g} GiB",
+            hint="split it into elements with map, or write it to storage of your own and return where it lies",
+        )
     if len(encoded.data) <= INLINE_LIMIT_BYTES:
         return _inline(encoded)
     put_artifact(objects, encoded)

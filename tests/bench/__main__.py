@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from tests.bench import cpu10ms, million, noop, resume, startup
+from tests.bench import cpu10ms, million, noop, pipeline, resume, startup
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.machine import ROOT, describe_machine
 from tests.bench.measurement import ArmResult, Measurement, failed
@@ -30,6 +30,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "noop": (noop.measure, noop.LIMIT_S),
     "million": (million.measure, million.LIMIT_S),
     "resume": (resume.measure, resume.LIMIT_S),
+    "pipeline": (pipeline.measure, pipeline.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.
