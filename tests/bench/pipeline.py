@@ -130,4 +130,4 @@ def _span_s(target: Any, store: str, name: str) -> float:
         rows = ended.elements(node, ["started", "seconds"]).to_pylist()
         starts += [row["started"].timestamp() for row in rows]
         stops += [row["started"].timestamp() + row["seconds"] for row in rows]
-    return max(stops) - min(starts)
+    return float(max(stops) - min(starts))

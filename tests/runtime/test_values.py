@@ -20,7 +20,7 @@ def test_small_values_travel_and_large_ones_lie_in_the_store(tmp_path: Path) -> 
     handle = store_value(large, objects)
     assert handle.payload is None
     assert objects.exists(f"artifacts/{handle.digest}")
-    assert (ValueCache(objects).get(handle) == large).all()  # type: ignore[attr-defined]
+    assert (ValueCache(objects).get(handle) == large).all()
 
 
 def test_a_cache_gives_the_same_object_and_forgets_what_is_old(tmp_path: Path) -> None:
