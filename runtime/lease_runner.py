@@ -404,15 +404,20 @@ class _TaskLease(RunningLease):
         self._outcomes: list[ElementOutcome] = []
 
     def run(self) -> None:
+        outer = kept.tail
+        try:
+            self._run_elements()
+        finally:
+            kept.tail = outer
+
+    def _run_elements(self) -> None:
         for element, handles in self._elements():
             self._current_since = time.perf_counter()
             self._current = element
             if element >= self.stop:
                 return
-            outer = kept.tail
             kept.tail = tail = Tail()
             outcome = self._run_element(handles)
-            kept.tail = outer
             outcome.output = tail.take()
             self._outcomes.append(outcome)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from umbel.runtime.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
 __all__ = ["connect", "is_scaling", "nothing_fits", "resources_text", "slots"]
+
+#: Seconds that the head of a cluster gets to accept a connection.
+REACH_S = 10.0
 
 
 def connect(address: str | None) -> bool:
@@ -29,6 +33,7 @@ def connect(address: str | None) -> bool:
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:
+        _check_reachable(target)
         ray.init(
             address=target,
             log_to_driver=False,
@@ -44,6 +49,13 @@ def connect(address: str | None) -> bool:
             hint='executor="inline" runs without Ray',
         ) from error
     return target == "local"
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nobody listens at a plain ``host:port``: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def slots(resources: Resources) -> int:

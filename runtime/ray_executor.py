@@ -32,7 +32,8 @@ __all__ = ["RayExecutor"]
 REPORT_EVERY_S = 0.4
 #: With many workers they answer less often, so that the driver hears at most 1 / this a second.
 REPORT_SPACING_S = 0.0005
-#: Workers that may die before their first answer, one after another, until the run gives up.
+#: Workers that may die before their first answer, one after another, until the run gives up; and at least as many as
+#: there are, since one bad moment or one bad node is no reason for a whole cluster to stop.
 START_ATTEMPTS = 4
 #: Seconds that workers get to hand over what they have finished when the run is interrupted.
 FLUSH_S = 1.5
@@ -293,23 +294,26 @@ class RayExecutor:
             self._poll(worker)
 
     def _on_error(self, session: Session, worker: WorkerId, member: _Member, error: BaseException) -> None:
-        from ray.exceptions import RayActorError, RayTaskError
+        import ray
+        from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayTaskError
 
         del self._members[worker]
-        if not isinstance(error, RayActorError) or getattr(error, "actor_init_failed", False):
+        if not isinstance(error, (RayActorError, ObjectLostError)) or getattr(error, "actor_init_failed", False):
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, StoreError):
                 raise cause from None
             raise ExecutorError(
                 "a worker can't do its work", got=f"{type(cause).__name__}: {cause}", expected=_EXPECTED
             ) from error
+        if not isinstance(error, ActorDiedError):  # only out of sight, or its answer was: it must not come back
+            ray.kill(member.actor, no_restart=True)
         if member.joined:
             session.handle(WorkerLost(worker, _cause(error)))
-        else:
+        elif _cause(error) is LossCause.CRASHED:
             self._failed_starts += 1
-            if self._failed_starts >= START_ATTEMPTS:
+            if self._failed_starts >= max(START_ATTEMPTS, len(self._members)):
                 raise ExecutorError(
-                    f"{START_ATTEMPTS} workers in a row died before their first answer",
+                    f"{self._failed_starts} workers in a row died before their first answer",
                     got=str(error),
                     hint="look into the worker logs under the Ray session's logs folder",
                 ) from error
@@ -333,7 +337,13 @@ _EXPECTED = "a worker that can import what the graph's functions need"
 
 def _cause(error: Any) -> LossCause:
     """Who is to blame for a worker's death, as far as Ray tells."""
-    if getattr(error, "preempted", False) or "node has died" in str(error) or "node was terminated" in str(error):
+    from ray.exceptions import ActorUnavailableError, ObjectLostError
+
+    # A process that dies on a live node is known to be dead within a second. If Ray can only say that it can't be
+    # reached, it is the node or the network; and large answers lie on the worker's node and are lost with it.
+    unreachable = isinstance(error, (ActorUnavailableError, ObjectLostError))
+    text = str(error)
+    if unreachable or getattr(error, "preempted", False) or "node has died" in text or "node was terminated" in text:
         return LossCause.PREEMPTED
     return LossCause.CRASHED
 

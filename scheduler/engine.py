@@ -17,6 +17,10 @@ How failures are told apart (see `docs/architecture.md`):
   in ever smaller leases until the culprit is alone; an element that has been alone in flight at two deaths is lost.
 - A preempted worker casts no suspicion.
 - A worker that does not answer within its element's time limit is stopped and treated as a crash.
+
+Workers that would idle take over unbegun elements of others, and run stragglers a second time (see
+`umbel.scheduler.sharing`). Of two results of one element the first counts: `Accept` names only what is the first word.
+The other worker keeps its element in hand, as after any revocation; what it says of it is not accepted.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from umbel.scheduler.errors import InternalError
 from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId
 from umbel.scheduler.intervals import IntervalSet
+from umbel.scheduler.invariants import broken_invariant
 from umbel.scheduler.node_state import NodeState, Piece
 from umbel.scheduler.protocol import (
     Accept,
@@ -47,6 +52,7 @@ from umbel.scheduler.protocol import (
     LossCause,
     Reported,
     Retire,
+    Retry,
     Revoke,
     StopWorker,
     Tick,
@@ -55,6 +61,8 @@ from umbel.scheduler.protocol import (
     WorkerJoined,
     WorkerLost,
 )
+from umbel.scheduler.sharing import LOOK_EVERY_S, share
+from umbel.scheduler.worker_state import OpenLease, ShapeState, WorkerState
 
 __all__ = ["Engine", "Restored"]
 
@@ -66,58 +74,10 @@ DEATHS_TO_LOSE = 2
 #: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a
 #: time-out at the limit; this is for those that can't, because foreign code holds the interpreter lock.
 HANG_GRACE_S = 5.0
-#: Leases with less unstarted work than this, in seconds, are not worth taking from.
-STEAL_FLOOR_S = 0.02
-#: Seconds between two attempts to find work for idle workers in the leases of others.
-STEAL_EVERY_S = 0.05
-#: Seconds an unmeasured lease is left alone before it may be taken from.
-STEAL_UNKNOWN_AFTER_S = 0.2
+#: Seconds between two `Tick`s at most.
+TICK_EVERY_S = 1.0
 #: Events kept for the story of a broken invariant.
 STORY = 32
-
-
-@dataclass(slots=True)
-class _OpenLease:
-    lease: Lease
-    worker: WorkerId
-    position: int
-    stop: int
-    deaths: int
-    suspect: bool
-    granted_at: float
-    #: Where a revocation that has not been answered asks it to stop.
-    revoked_to: int | None = None
-
-    @property
-    def unreported(self) -> int:
-        return self.stop - self.position
-
-
-@dataclass(slots=True)
-class _Worker:
-    id: WorkerId
-    shape: ShapeId
-    heard_at: float
-    #: In the order in which it runs them.
-    leases: list[_OpenLease] = field(default_factory=list)
-    #: For each node, where its last lease ended.
-    cursor: dict[NodeId, int] = field(default_factory=dict)
-    stopping: bool = False
-
-
-@dataclass(slots=True)
-class _Shape:
-    workers: dict[WorkerId, _Worker] = field(default_factory=dict)
-    #: Workers without a lease; a dict for its order.
-    idle: dict[WorkerId, None] = field(default_factory=dict)
-    #: (-priority, -rank, node) of the nodes with pending elements.
-    queue: list[tuple[int, int, NodeId]] = field(default_factory=list)
-    #: Elements that are ready and have not ended.
-    outstanding: int = 0
-    wanted: int = 0
-    #: Most workers that there can be.
-    capacity: int = 0
-    steal_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +123,9 @@ class Engine:
         self.cancelled = False
         self._jitter_seed = jitter_seed
         shapes = sorted({spec.shape for spec in graph if spec.shape is not None})
-        self._shapes: dict[ShapeId, _Shape] = {shape: _Shape() for shape in shapes}
-        self._workers: dict[WorkerId, _Worker] = {}
-        self._leases: dict[LeaseId, _OpenLease] = {}
+        self._shapes: dict[ShapeId, ShapeState] = {shape: ShapeState() for shape in shapes}
+        self._workers: dict[WorkerId, WorkerState] = {}
+        self._leases: dict[LeaseId, OpenLease] = {}
         #: (not before, sequence, node, piece): retries that wait.
         self._retries: list[tuple[float, int, NodeId, Piece]] = []
         self._sequence = 0
@@ -173,6 +133,10 @@ class Engine:
         self._unfinished = len(self.nodes)
         self._commands: list[Command] = []
         self._story: deque[tuple[float, Event]] = deque(maxlen=STORY)
+        self._tick_due = 0.0
+        #: Stragglers that were begun a second time.
+        self.duplicated = 0
+        self._has_time_limits = any(spec.timeout_s is not None for spec in graph)
         self._start(restored or {})
 
     # ---- the one door --------------------------------------------------------------------------------------
@@ -192,7 +156,7 @@ class Engine:
             case Evaluated():
                 self._on_evaluated(event, now)
             case Tick():
-                pass
+                self._tick_due = now + TICK_EVERY_S
             case Cancel():
                 self._on_cancel()
         self._after(now)
@@ -224,13 +188,14 @@ class Engine:
         return sum(len(shape.workers) - len(shape.idle) for shape in self._shapes.values())
 
     def wakeup_s(self, now: float) -> float:
-        """Seconds until a `Tick` is due, at most 1."""
-        due = now + 1.0
-        if self._retries:
-            due = min(due, self._retries[0][0])
-        for shape in self._shapes.values():
-            if shape.idle and shape.outstanding:
-                due = min(due, shape.steal_at)
+        """Seconds until a `Tick` is due; zero if it is overdue."""
+        due = self._tick_due
+        if not self.cancelled:
+            if self._retries:
+                due = min(due, self._retries[0][0])
+            for shape in self._shapes.values():
+                if shape.idle and shape.outstanding:
+                    due = min(due, shape.look_at)
         return max(0.0, due - now)
 
     # ---- events --------------------------------------------------------------------------------------------
@@ -253,7 +218,7 @@ class Engine:
         if event.worker in self._workers:
             raise self._broken(f"worker {event.worker} joined twice")
         shape = self._shapes[event.shape]
-        worker = _Worker(event.worker, event.shape, heard_at=now)
+        worker = WorkerState(event.worker, event.shape, heard_at=now)
         self._workers[event.worker] = worker
         shape.workers[event.worker] = worker
         shape.idle[event.worker] = None
@@ -270,24 +235,44 @@ class Engine:
             blamed = position == 0 and event.cause is not LossCause.PREEMPTED
             self._return_unreported(open_lease, event.cause if blamed else None)
 
-    def _return_unreported(self, open_lease: _OpenLease, blame: LossCause | None) -> None:
-        lease, count = open_lease.lease, open_lease.unreported
+    def _return_unreported(self, open_lease: OpenLease, blame: LossCause | None) -> None:
+        lease = open_lease.lease
         node = self.nodes[lease.node]
-        node.leased -= count
+        node.leased -= open_lease.owed
+        start, stop, deaths = open_lease.position, open_lease.stop, open_lease.deaths
+        elsewhere = open_lease.runs_twice
+        if elsewhere:
+            self._leave(node, open_lease, alone=blame is not None and stop - start == 1)
+            start += 1
         if blame is None:
-            cap = count if open_lease.suspect else 0
-            piece = Piece(open_lease.position, open_lease.stop, lease.attempt, open_lease.deaths, cap)
-        elif count == 1:
-            deaths = open_lease.deaths + 1
-            if deaths >= DEATHS_TO_LOSE:
-                element = open_lease.position
-                self._commands.append(LoseElement(lease.node, element, lease.attempt, blame))
-                self._end(node, element, element + 1, [(element, element + 1)])
+            cap = open_lease.unreported if open_lease.suspect else 0
+            piece = Piece(start, stop, lease.attempt, deaths, cap)
+        elif stop - start == 1 and not elsewhere:
+            if deaths + 1 >= DEATHS_TO_LOSE:
+                self._commands.append(LoseElement(lease.node, start, lease.attempt, blame))
+                self._end(node, start, stop, [(start, stop)])
                 return
-            piece = Piece(open_lease.position, open_lease.stop, lease.attempt, deaths, cap=1)
+            piece = Piece(start, stop, lease.attempt, deaths + 1, cap=1)
         else:
-            piece = node.suspects_of(open_lease.position, open_lease.stop, lease.attempt, open_lease.deaths)
+            piece = node.suspects_of(start, stop, lease.attempt, deaths)
         self._put_back(node, piece)
+
+    def _leave(self, node: NodeState, open_lease: OpenLease, *, alone: bool = False) -> None:
+        """A lease gives up the element at its position to its rival, if that still runs it.
+
+        Args:
+            node: the lease's node.
+            open_lease: a lease that is about to be closed or cut.
+            alone: the element was alone in flight when the lease's worker died.
+        """
+        rival = open_lease.rival
+        if rival is None:
+            return
+        open_lease.rival = rival.rival = None
+        rival.deaths += alone
+        if rival.spare:
+            rival.spare, open_lease.spare = False, True
+            node.leased += 1
 
     def _on_reported(self, event: Reported, now: float) -> None:
         open_lease = self._leases.get(event.lease)
@@ -304,9 +289,8 @@ class Engine:
                 f"lease {event.lease} of {node.spec.name!r}, at [{begin}, {open_lease.stop}), is reported at "
                 f"[{event.begin}, {event.position}) until {event.stop}"
             )
-        open_lease.position = event.position
         if event.position > begin:
-            self._record(node, open_lease, begin, event, now)
+            self._record(node, open_lease, event, now)
         if event.stop < open_lease.stop:
             self._shorten(node, open_lease, event.stop)
         if open_lease.revoked_to is not None and event.stop <= max(open_lease.revoked_to, event.position + 1):
@@ -314,22 +298,27 @@ class Engine:
         if open_lease.position >= open_lease.stop:
             del self._leases[event.lease]
             worker.leases.remove(open_lease)
+            if worker.leases:
+                worker.leases[0].since = now
 
-    def _record(self, node: NodeState, open_lease: _OpenLease, begin: int, event: Reported, now: float) -> None:
-        count = event.position - begin
-        node.sizer.observe(count, event.busy_s)
-        node.leased -= count
-        again = IntervalSet((retry.element, retry.element + 1) for retry in event.retries)
-        ended = [
-            part
-            for a, b in again.gaps(begin, event.position)
-            for part in node.done.gaps(a, b)  # the first result wins
-        ]
-        failed = IntervalSet((element, element + 1) for element in event.failed)
+    def _record(self, node: NodeState, open_lease: OpenLease, event: Reported, now: float) -> None:
+        begin, stop = open_lease.position, event.position
+        node.sizer.observe(stop - begin, event.busy_s)
+        node.leased -= open_lease.owed
+        retries = event.retries
+        if open_lease.rival is not None:
+            retries = self._settle_race(node, open_lease, retries)
+        open_lease.position, open_lease.since, open_lease.spare = stop, now, False
+        node.leased += open_lease.owed
+        ended = list(node.done.gaps(begin, stop))  # the first result wins
+        if event.retries:
+            again = IntervalSet((retry.element, retry.element + 1) for retry in event.retries)
+            ended = [part for a, b in ended for part in again.gaps(a, b)]
         self._commands.append(Accept(node.spec.id, tuple(ended)))
-        for start, stop in ended:
-            self._end(node, start, stop, list(failed.within(start, stop)))
-        for retry in event.retries:
+        failed = IntervalSet((element, element + 1) for element in event.failed) if event.failed else None
+        for start, end in ended:
+            self._end(node, start, end, list(failed.within(start, end)) if failed else [])
+        for retry in retries:
             if retry.element in node.done:
                 continue
             self._sequence += 1
@@ -339,12 +328,33 @@ class Engine:
             heapq.heappush(self._retries, (due, self._sequence, node.spec.id, piece))
             node.waiting_retries += 1
 
-    def _shorten(self, node: NodeState, open_lease: _OpenLease, stop: int) -> None:
-        node.leased -= open_lease.stop - stop
+    def _settle_race(self, node: NodeState, open_lease: OpenLease, retries: tuple[Retry, ...]) -> tuple[Retry, ...]:
+        """One of two rivals has come past the element that both run; returns the retries that are still called for."""
+        rival, element = open_lease.rival, open_lease.position
+        assert rival is not None
+        if any(retry.element == element for retry in retries):
+            self._leave(node, open_lease)  # the other may still succeed
+            return tuple(retry for retry in retries if retry.element != element)
+        open_lease.rival = rival.rival = None
+        if not rival.spare:
+            rival.spare = True
+            node.leased -= 1
+        rival.revoked_to = element
+        self._commands.append(Revoke(rival.worker, rival.lease.id, element))
+        return retries
+
+    def _shorten(self, node: NodeState, open_lease: OpenLease, stop: int) -> None:
+        node.leased -= open_lease.owed
+        if stop <= open_lease.position:
+            self._leave(node, open_lease)
         lease = open_lease.lease
         cap = lease.stop - lease.start if open_lease.suspect else 0
-        rest = Piece(stop, open_lease.stop, lease.attempt, open_lease.deaths, cap)
+        start = max(stop, open_lease.position + open_lease.spare)
+        rest = Piece(start, open_lease.stop, lease.attempt, open_lease.deaths, cap)
         open_lease.stop = stop
+        if stop <= open_lease.position:
+            open_lease.spare = False
+        node.leased += open_lease.owed
         self._put_back(node, rest)
 
     def _on_evaluated(self, event: Evaluated, now: float) -> None:
@@ -377,14 +387,14 @@ class Engine:
                 self._feed(shape.workers[next(iter(shape.idle))], now)
                 if len(shape.idle) == before:
                     break
-            if shape.idle and shape.outstanding and now >= shape.steal_at:
-                self._steal(shape, now)
+            if shape.idle and shape.outstanding and now >= shape.look_at:
+                self._share(shape, now)
             self._want(shape_id, shape)
         self._retire_idle()
-        if isinstance(self._story[-1][1], Tick):
+        if self._has_time_limits and isinstance(self._story[-1][1], Tick):
             self._stop_hanging(now)
 
-    def _feed(self, worker: _Worker, now: float) -> None:
+    def _feed(self, worker: WorkerState, now: float) -> None:
         """Give a worker its next lease, and one ahead if elements are short."""
         shape = self._shapes[worker.shape]
         while not worker.stopping and (not worker.leases or self._may_prefetch(worker)):
@@ -395,15 +405,22 @@ class Engine:
         else:
             shape.idle[worker.id] = None
 
-    def _may_prefetch(self, worker: _Worker) -> bool:
+    def _may_prefetch(self, worker: WorkerState) -> bool:
         if len(worker.leases) >= 2:
             return False
         running = worker.leases[0]
         mean_s = self.nodes[running.lease.node].sizer.mean_s
-        # Behind a suspect nothing waits, so that the next death is surely its own.
-        return not running.suspect and (mean_s is None or mean_s < PREFETCH_BELOW_S)
+        if running.suspect or running.runs_twice:
+            # Behind a suspect nothing waits, so that the next death is surely its own; behind a straggler, because it
+            # may take long.
+            return False
+        return mean_s is None or mean_s < PREFETCH_BELOW_S
 
-    def _grant(self, worker: _Worker, shape: _Shape, now: float) -> bool:
+    def _may_follow(self, node: NodeState, running: OpenLease) -> bool:
+        """False for what has a time limit behind what has none: if it hung, the silence would be put down to that."""
+        return node.spec.timeout_s is None or self.nodes[running.lease.node].spec.timeout_s is not None
+
+    def _grant(self, worker: WorkerState, shape: ShapeState, now: float) -> bool:
         workers = max(len(shape.workers), shape.wanted)
         while shape.queue:
             node = self.nodes[shape.queue[0][2]]
@@ -411,50 +428,50 @@ class Engine:
                 heapq.heappop(shape.queue)
                 node.queued = False
                 continue
+            if worker.leases and not self._may_follow(node, worker.leases[0]):
+                return False
             piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases)
             if piece is None:
                 return False  # suspects only, and this worker has a lease running
-            lease = Lease(LeaseId(self._next_lease), node.spec.id, piece.start, piece.stop, piece.attempt)
-            self._next_lease += 1
-            open_lease = _OpenLease(
-                lease, worker.id, piece.start, piece.stop, piece.deaths, piece.suspect, granted_at=now
-            )
-            self._leases[lease.id] = open_lease
-            if not worker.leases:
-                worker.heard_at = now  # its time limit starts now, not when it went idle
-            worker.leases.append(open_lease)
-            worker.cursor[node.spec.id] = piece.stop
-            node.leased += len(piece)
-            self._commands.append(Grant(worker.id, lease))
+            self._open(worker, shape, node, piece, now)
             return True
         return False
 
-    def _steal(self, shape: _Shape, now: float) -> None:
-        """Take unstarted work back from leases for idle workers, the longest first."""
-        shape.steal_at = now + STEAL_EVERY_S
-        candidates: list[tuple[float, LeaseId, int]] = []
-        for worker in shape.workers.values():
-            for order, open_lease in enumerate(worker.leases):
-                started = 1 if order == 0 else 0
-                unstarted = open_lease.unreported - started
-                if unstarted < 1 or open_lease.revoked_to is not None:
-                    continue
-                mean_s = self.nodes[open_lease.lease.node].sizer.mean_s
-                if mean_s is None:
-                    if now - open_lease.granted_at < STEAL_UNKNOWN_AFTER_S:
-                        continue
-                    mean_s = now - open_lease.granted_at
-                work_s = unstarted * mean_s
-                if work_s >= STEAL_FLOOR_S:
-                    keep = open_lease.position if not started else open_lease.position + 1 + unstarted // 2
-                    candidates.append((-work_s, open_lease.lease.id, keep))
-        candidates.sort()
-        for _, lease_id, keep in candidates[: len(shape.idle)]:
+    def _open(self, worker: WorkerState, shape: ShapeState, node: NodeState, piece: Piece, now: float) -> OpenLease:
+        """Grant a piece to a worker. `NodeState.leased` counts it."""
+        lease = Lease(LeaseId(self._next_lease), node.spec.id, piece.start, piece.stop, piece.attempt)
+        self._next_lease += 1
+        open_lease = OpenLease(
+            lease, worker.id, piece.start, piece.stop, piece.deaths, piece.suspect, granted_at=now, since=now
+        )
+        self._leases[lease.id] = open_lease
+        if not worker.leases:
+            worker.heard_at = now  # its time limit starts now, not when it went idle
+        worker.leases.append(open_lease)
+        worker.cursor[node.spec.id] = piece.stop
+        node.leased += len(piece)
+        shape.look_at = min(shape.look_at, shape.looked_at + LOOK_EVERY_S)
+        self._commands.append(Grant(worker.id, lease))
+        return open_lease
+
+    def _share(self, shape: ShapeState, now: float) -> None:
+        """Find work for idle workers among what the others hold."""
+        found = share(shape, self.nodes, now)
+        shape.looked_at, shape.look_at = now, found.look_at
+        for lease_id, keep in found.cuts:
             open_lease = self._leases[lease_id]
             open_lease.revoked_to = keep
             self._commands.append(Revoke(open_lease.worker, lease_id, keep))
+        for straggler in found.stragglers:
+            worker = shape.workers[next(iter(shape.idle))]
+            element, node = straggler.position, self.nodes[straggler.lease.node]
+            twin = self._open(worker, shape, node, Piece(element, element + 1, straggler.lease.attempt), now)
+            node.leased -= 1  # it is counted where it was first
+            twin.spare, twin.rival, straggler.rival = True, straggler, twin
+            del shape.idle[worker.id]
+            self.duplicated += 1
 
-    def _want(self, shape_id: ShapeId, shape: _Shape) -> None:
+    def _want(self, shape_id: ShapeId, shape: ShapeState) -> None:
         wanted = min(shape.capacity, shape.outstanding)
         if wanted > shape.wanted or wanted == 0 or wanted <= shape.wanted // 2:
             changed = wanted != shape.wanted
@@ -464,7 +481,7 @@ class Engine:
 
     def _retire_idle(self) -> None:
         """Where a shape lacks workers, idle workers of other shapes make room."""
-        if not any(len(shape.workers) < shape.wanted for shape in self._shapes.values()):
+        if len(self._shapes) < 2 or not any(len(shape.workers) < shape.wanted for shape in self._shapes.values()):
             return
         for shape in self._shapes.values():
             if shape.outstanding or not shape.idle:
@@ -597,47 +614,7 @@ class Engine:
         Raises:
             InternalError: an invariant is broken; the text tells which, and the last events.
         """
-        outstanding = dict.fromkeys(self._shapes, 0)
-        retrying: dict[NodeId, list[Piece]] = {}
-        for _, _, node_id, piece in self._retries:
-            retrying.setdefault(node_id, []).append(piece)
-        for node in self.nodes:
-            name = node.spec.name
-            places = [("pending", a, b) for a, b in node.pending_parts()]
-            leased = 0
-            for open_lease in self._leases.values():
-                if open_lease.lease.node == node.spec.id:
-                    places.append((f"lease {open_lease.lease.id}", open_lease.position, open_lease.stop))
-                    leased += open_lease.unreported
-            places += [("retry", piece.start, piece.stop) for piece in retrying.get(node.spec.id, [])]
-            if leased != node.leased:
-                raise self._broken(f"{name!r} counts {node.leased} leased elements, but leases hold {leased}")
-            if len(retrying.get(node.spec.id, [])) != node.waiting_retries:
-                raise self._broken(f"{name!r} counts {node.waiting_retries} retries")
-            seen = node.done.copy()
-            for place, a, b in places:
-                if any(True for _ in seen.within(a, b)):
-                    raise self._broken(f"[{a}, {b}) of {name!r} is in {place} and in another place too")
-                seen.add(a, b)
-            for start, stop in node.failed:
-                if not node.done.covers(start, stop):
-                    raise self._broken(f"[{start}, {stop}) of {name!r} failed but is not done")
-            if node.spec.shape is not None:
-                ready = IntervalSet([(0, node.spec.size)])
-                for held in node.satisfied:
-                    for start, stop in held.gaps(0, node.spec.size):
-                        ready.remove(start, stop)
-                for start, stop in ready:
-                    if not seen.covers(start, stop):
-                        raise self._broken(f"{name!r}: ready elements are nowhere: {list(seen.gaps(start, stop))}")
-                outstanding[node.spec.shape] += node.outstanding
-                if node.has_pending and not node.queued:
-                    raise self._broken(f"{name!r} has pending elements but is not queued")
-        for shape_id, shape in self._shapes.items():
-            if shape.outstanding != outstanding[shape_id]:
-                raise self._broken(f"shape {shape_id} counts {shape.outstanding}, nodes hold {outstanding[shape_id]}")
-            for worker in shape.workers.values():
-                if (worker.id in shape.idle) == bool(worker.leases):
-                    raise self._broken(f"worker {worker.id} is idle and busy at once, or neither")
-                if len(worker.leases) > 2:
-                    raise self._broken(f"worker {worker.id} holds {len(worker.leases)} leases")
+        retries = ((node, piece) for _, _, node, piece in self._retries)
+        wrong = broken_invariant(self.nodes, self._leases.values(), self._shapes, retries)
+        if wrong is not None:
+            raise self._broken(wrong)

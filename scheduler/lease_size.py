@@ -29,22 +29,31 @@ FORGET = 0.5
 class LeaseSizer:
     """Sizes the leases of one node from the times measured so far."""
 
-    __slots__ = ("_count", "_seconds")
+    __slots__ = ("_all_count", "_all_seconds", "_count", "_seconds")
 
     def __init__(self) -> None:
         self._count = 0.0
         self._seconds = 0.0
+        self._all_count = 0
+        self._all_seconds = 0.0
 
     def observe(self, count: int, seconds: float) -> None:
         """``count`` elements took ``seconds`` in all."""
         if count > 0:
             self._count = self._count * FORGET + count
             self._seconds = self._seconds * FORGET + max(seconds, 0.0)
+            self._all_count += count
+            self._all_seconds += max(seconds, 0.0)
 
     @property
     def mean_s(self) -> float | None:
         """Seconds an element takes, recent ones counting more; None before any was measured."""
         return self._seconds / self._count if self._count else None
+
+    @property
+    def overall_s(self) -> float | None:
+        """Seconds an element takes, all of them counting alike; None before any was measured."""
+        return self._all_seconds / self._all_count if self._all_count else None
 
     def size(self, pending: int, workers: int) -> int:
         """Elements for the next lease when ``pending`` are left for ``workers``."""

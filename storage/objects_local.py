@@ -75,13 +75,14 @@ class LocalObjectStore(ObjectStore):
 
     def _write(self, temporary: Path, data: bytes | memoryview) -> None:
         try:
-            file = temporary.open("xb")
+            file = temporary.open("xb", buffering=0)
         except FileNotFoundError:
             _make_folder(temporary.parent)
-            file = temporary.open("xb")
-        with file:
-            file.write(data)
-            file.flush()
+            file = temporary.open("xb", buffering=0)
+        rest = memoryview(data).cast("B")
+        with file:  # unbuffered: closing a buffer that a full disk has refused would fail a second time
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
 
     def _read(self, path: str) -> bytes:

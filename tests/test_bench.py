@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from tests.bench.__main__ import ARMS, main
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.measurement import ArmResult, Measurement, at_least, at_most, failed

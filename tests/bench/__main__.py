@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
 from tests.bench import cpu10ms, million, noop, pipeline, resume, startup
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.machine import ROOT, describe_machine

@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import umbel
 from tests.bench.isolation import Isolated
 from tests.bench.machine import cores
 from tests.bench.measurement import Measurement, at_most
 from tests.bench.workload import noop_sweep, run, start_ray
-
-import umbel
 
 __all__ = ["LIMIT_S", "measure"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
 from tests.bench.measurement import ArmResult, Bound, Measurement
 
 __all__ = ["BUSY", "document", "format_bound", "format_value", "print_arm", "print_table", "verdict", "write"]

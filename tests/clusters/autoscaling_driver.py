@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from tests.clusters.fake_autoscaling import FakeAutoscalingCluster, node_type
 
 import umbel
+from tests.clusters.fake_autoscaling import FakeAutoscalingCluster, node_type
 
 
 def worker_nodes() -> list[dict[str, Any]]:

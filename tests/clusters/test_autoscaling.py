@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.clusters.namespace import require_namespaces, run_in_namespace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]

@@ -11,8 +11,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
 from tests.faults.processes import Scene, processes_of_session, until
 
 NewScene = Callable[..., Scene]
@@ -30,9 +32,16 @@ def ray_env() -> Iterator[dict[str, str]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+class Cluster(NamedTuple):
+    """A cluster that runs: its address, and the session in which all its processes live."""
+
+    address: str
+    session: int
+
+
 @pytest.fixture(scope="session")
-def cluster(ray_env: dict[str, str]) -> Iterator[str]:
-    """The address of a cluster with two processors, which drivers join; in a process group of its own."""
+def cluster(ray_env: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster with two processors, which drivers join."""
     log = Path(ray_env["RAY_TMPDIR"], "head.log")
     ray = Path(sys.executable).with_name("ray")
     options = ["--port=0", "--num-cpus=2", "--object-store-memory=200000000", "--include-dashboard=false"]
@@ -46,17 +55,17 @@ def cluster(ray_env: dict[str, str]) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        yield until(lambda: _address(head, log.read_text()), "the cluster starts")
+        yield Cluster(until(lambda: _address(head, log.read_text()), "the cluster starts"), head.pid)
     finally:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()
         until(lambda: not processes_of_session(head.pid), "the cluster ends")
 
 
-def _address(head: subprocess.Popen[bytes], said: str) -> str | None:
+def _address(head: subprocess.Popen[bytes], said: str) -> str:
     assert head.poll() is None, f"ray start has ended:\n{said}"
     found = re.search(r"ray start --address='([^']+)'", said)
-    return found[1] if found and "--block" in said else None
+    return found[1] if found and "--block" in said else ""
 
 
 @pytest.fixture
@@ -77,9 +86,9 @@ def new_scene(tmp_path: Path, ray_env: dict[str, str]) -> Iterator[NewScene]:
 
 
 @pytest.fixture
-def scene(new_scene: NewScene, cluster: str) -> Scene:
+def scene(new_scene: NewScene, cluster: Cluster) -> Scene:
     """A scene whose drivers join the cluster."""
-    return new_scene(cluster)
+    return new_scene(cluster.address)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def trial(config: dict[str, Any]) -> umbel.Result:
     time.sleep(config["pace_s"])
     note(folder / "ended", str(this.index))
     loss = (config["alpha"] - 0.3) ** 2 + this.seed / 2**40
-    model = [this.index] * 5000 if config["models"] else None
+    model = [this.index] * 1000 if config["models"] else None
     return umbel.Result({"loss": loss, "seed": this.seed}, model=model)
 
 
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--executor", default="ray")
     parser.add_argument("--address")
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--pace", type=float, default=0.0)
     parser.add_argument("--timeout", type=float)
@@ -98,6 +99,7 @@ def main() -> None:
         name="work",
         executor=chosen.executor,
         address=chosen.address,
+        workers=chosen.workers,
         progress="plain",
     )
 

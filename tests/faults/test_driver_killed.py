@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from tests.faults.conftest import NewScene
+
+from tests.faults.conftest import Cluster, NewScene
 from tests.faults.processes import Scene, processes_of_session, same_but_where_and_when, until
 
 pytestmark = pytest.mark.ray
@@ -11,7 +14,7 @@ pytestmark = pytest.mark.ray
 TRIALS = 400
 
 
-def test_killed_and_resumed(scene: Scene) -> None:
+def test_killed_and_resumed(scene: Scene, cluster: Cluster) -> None:
     scene.options += ["--trials", str(TRIALS), "--pace", "0.005"]
     scene.order("wait", *range(TRIALS - 50, TRIALS))  # so that it can't be done before it is killed
     driver = scene.start()
@@ -21,6 +24,8 @@ def test_killed_and_resumed(scene: Scene) -> None:
     assert 0 < len(durable) < TRIALS
     assert set(durable) <= set(scene.ended())
     assert scene.run.status == "died"
+    workers = {pid for _, _, pid in scene.started()}
+    until(lambda: not workers & {*processes_of_session(cluster.session)}, "its workers end with it")
     scene.forget()
     scene.go()
     scene.start().finish()
@@ -28,23 +33,28 @@ def test_killed_and_resumed(scene: Scene) -> None:
     run = scene.run
     assert run.status == "done"
     assert run.failures().num_rows == 0
-    assert same_but_where_and_when(run.trials(), scene.undisturbed())
+    assert same_but_where_and_when(run.trials(), scene.undisturbed("--executor", "inline"))
 
 
 def test_killed_again_and_again(inline_scene: Scene) -> None:
     scene = inline_scene
     kept: set[int] = set()
-    for halt in (50, 100, 150):
+    for halt in (60, 120):
         scene.order("wait", halt)
         scene.forget()
         driver = scene.start()
-        until(lambda kept=kept: set(scene.durable()) > kept, "more trials are durable")
+        until(partial(more_durable, scene, len(kept)), "more trials are durable")
         driver.kill()
         assert not kept & {trial for trial, _, _ in scene.started()}
+        assert kept < set(scene.durable())
         kept = set(scene.durable())
     scene.go()
     scene.start().finish()
-    assert same_but_where_and_when(scene.run.trials(), scene.undisturbed())
+    assert same_but_where_and_when(scene.run.trials(), scene.undisturbed("--executor", "inline"))
+
+
+def more_durable(scene: Scene, before: int) -> bool:
+    return len(scene.durable()) > before
 
 
 def test_a_ray_of_its_own_ends_with_it(new_scene: NewScene) -> None:

@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+
 from tests.faults.conftest import NewScene
 from tests.faults.processes import Driver, Scene, processes_of_session, until
 
@@ -32,11 +33,11 @@ def assert_said_how_to_go_on(driver: Driver, scene: Scene) -> None:
     assert "Traceback" not in driver.said
 
 
-def assert_goes_on(scene: Scene) -> None:
+def assert_goes_on(scene: Scene, *options: str) -> None:
     kept = set(scene.durable())
     scene.forget()
     scene.go()
-    scene.start().finish()
+    scene.start(*options).finish()
     assert {trial for trial, _, _ in scene.started()} == {*range(TRIALS)} - kept
     assert scene.durable() == list(range(TRIALS))
     assert scene.run.status == "done"
@@ -47,7 +48,7 @@ def assert_goes_on(scene: Scene) -> None:
 def test_once(scene: Scene, number: signal.Signals) -> None:
     driver = begin(scene, workers=2)
     driver.process.send_signal(number)
-    assert driver.wait(10) == 130
+    assert driver.wait(20) == 130
     assert sorted(scene.durable()) == sorted(scene.ended())  # all that had finished, nothing else
     assert_said_how_to_go_on(driver, scene)
     assert scene.run.status == "interrupted"
@@ -56,14 +57,14 @@ def test_once(scene: Scene, number: signal.Signals) -> None:
 
 def test_once_from_a_terminal(new_scene: NewScene) -> None:
     """A terminal sends it to the whole process group, the driver's own Ray included."""
-    scene = new_scene("ray")
-    driver = begin(scene, workers=os.cpu_count() or 1)
+    scene = new_scene("ray", "--workers", "1")
+    driver = begin(scene, workers=1)
     os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(15) == 130
+    assert driver.wait(20) == 130
     assert sorted(scene.durable()) == sorted(scene.ended())
     assert_said_how_to_go_on(driver, scene)
     until(lambda: not processes_of_session(driver.pid), "its Ray ends")
-    assert_goes_on(scene)
+    assert_goes_on(scene, "--executor", "inline")
 
 
 def press_until_it_leaves(driver: Driver) -> float:
@@ -78,7 +79,7 @@ def press_until_it_leaves(driver: Driver) -> float:
 
 @pytest.mark.parametrize("executor", ["ray", "inline"])
 def test_twice(new_scene: NewScene, request: pytest.FixtureRequest, executor: str) -> None:
-    scene = new_scene(request.getfixturevalue("cluster") if executor == "ray" else "inline")
+    scene = new_scene(request.getfixturevalue("cluster").address if executor == "ray" else "inline")
     driver = begin(scene, workers=2 if executor == "ray" else 1)
     assert press_until_it_leaves(driver) < 2
     assert driver.wait() == 130

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.faults.processes import Scene, until
 
 pytestmark = pytest.mark.ray
@@ -63,7 +64,7 @@ def test_trials_that_kill_their_workers(scene: Scene) -> None:
         assert row["error"] == "its worker process died while it ran (killed, crashed or out of memory); twice"
         assert row["metric_loss"] is None
         assert row["worker"] == "driver"
-        assert len(begun(scene, trial)()) in (2, 3)  # the first time, others were under suspicion too
+        assert 2 <= len(begun(scene, trial)()) <= 5  # twice alone, and before that among others under suspicion
     assert {row["index"] for row in scene.run.failures().to_pylist()} == {13, 40}
     assert scene.run.best().num_rows == 2
 

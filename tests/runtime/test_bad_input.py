@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.small_graphs import a_sweep, load, run, score, score_with_data
 
 import umbel
+from tests.runtime.small_graphs import a_sweep, load, run, score, score_with_data
 from umbel.runtime.nodes import Sweep
 from umbel.scheduler.errors import (
     CodeError,

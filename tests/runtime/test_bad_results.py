@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.runtime.small_graphs import a_sweep, run, score_with_data
 
 import umbel
+from tests.runtime.small_graphs import a_sweep, run, score_with_data
 from umbel.runtime.nodes import Sweep, TaskNode
 from umbel.scheduler.errors import ElementFailedError, UsageError
 
@@ -165,6 +165,20 @@ def test_what_is_not_finite_is_kept_and_never_best(mode: str, best: int, tmp_pat
     assert [(found.trial, found.value) for found in value] == [(best, losses[best])]
     value = done.value(f"{sweep.name}-top5")
     assert [[found.trial for found in top] for top in value] == [[3, 2] if mode == "min" else [2, 3]]
+
+
+def test_the_model_of_the_best_is_kept_beside_those_of_infinite_losses(tmp_path: Path) -> None:
+    losses = [-math.inf, math.nan, 3.0, math.inf, 2.0, -math.inf]
+
+    def returns(config: dict[str, Any]) -> umbel.Result:
+        return umbel.Result(losses[config["case"]], model=config["case"])
+
+    sweep = umbel.sweep(returns, space={"case": list(range(6))}, search="grid", metric="loss", keep="best")
+    done = run(sweep, tmp_path)
+    kept = {row["index"]: done.load_model(row["model"]) for row in done.models().to_pylist()}
+    assert {2: 2, 4: 4}.items() >= kept.items()
+    assert kept[4] == 4
+    assert [done.load_model(row["model"]) for row in done.best().to_pylist()] == [4]
 
 
 @umbel.task

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from ray import tune
-from tests.runtime.small_graphs import a_sweep, load, run, score, score_with_data
 
 import umbel
+from tests.runtime.small_graphs import a_sweep, load, run, score, score_with_data
 from umbel.runtime.nodes import Node, Sweep
 from umbel.scheduler.errors import ResumeMismatchError
 

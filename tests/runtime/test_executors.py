@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import ray
-from tests.runtime.small_graphs import a_sweep
-from tests.runtime.wide_graph import COUNTRIES, LARGE, WideGraph
 
 import umbel
+from tests.runtime.small_graphs import a_sweep
+from tests.runtime.wide_graph import COUNTRIES, LARGE, WideGraph
 from umbel.runtime.values import INLINE_LIMIT_BYTES
 from umbel.scheduler.errors import ElementFailedError, ExecutorError, StoreError
 

@@ -15,8 +15,8 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
-from tests.scheduler.sample_spaces import FLAT, NESTED
 
+from tests.scheduler.sample_spaces import FLAT, NESTED
 from umbel.runtime import spaces
 from umbel.runtime.spaces import to_space
 from umbel.scheduler.domains import Choice, Constant, Domain, Grid

@@ -55,6 +55,8 @@ class ModelWorker:
 
     shape: ShapeId
     leases: list[Running] = field(default_factory=list)
+    #: It answers, but finishes next to nothing.
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Behaviour:
     crash: float = 0.0
     preempt: float = 0.0
     stale: float = 0.0
+    #: Share of the workers that are slow.
+    slow: float = 0.0
     fail: Callable[[NodeId, int, int], bool] = lambda node, element, attempt: False
     #: Elements that kill their worker whenever they run.
     poison: frozenset[tuple[NodeId, int]] = frozenset()
@@ -161,7 +165,7 @@ class ClusterModel:
             if alive < min(count, self.capacity):
                 self.started += 1
                 worker = WorkerId(f"w{self.started}")
-                self.workers[worker] = ModelWorker(shape)
+                self.workers[worker] = ModelWorker(shape, slow=self.random.random() < self.behaviour.slow)
                 self.send(WorkerJoined(worker, shape))
         if self.late and self.random.random() < 0.5:
             self.send(self.late.pop())
@@ -196,6 +200,8 @@ class ClusterModel:
         running = self.workers[worker].leases[0]
         lease = running.lease
         target = self.random.randint(running.position, running.stop)
+        if self.workers[worker].slow and self.random.random() < 0.9:
+            target = running.position
         failed: list[int] = []
         retries: list[Retry] = []
         position = running.position

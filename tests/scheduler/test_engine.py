@@ -5,17 +5,22 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.scheduler.cluster_model import Behaviour, ClusterModel
 
+from tests.scheduler.cluster_model import Behaviour, ClusterModel
 from umbel.scheduler.engine import Engine, Restored
 from umbel.scheduler.errors import GraphError, InternalError
 from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import (
+    Accept,
     Capacity,
+    Command,
     Grant,
+    Lease,
+    LoseElement,
     LossCause,
     Reported,
+    Retry,
     Revoke,
     StopWorker,
     Tick,
@@ -79,6 +84,7 @@ def check_complete(model: ClusterModel) -> None:
     crash=st.sampled_from([0.0, 0.05, 0.2]),
     preempt=st.sampled_from([0.0, 0.1]),
     stale=st.sampled_from([0.0, 0.3]),
+    slow=st.sampled_from([0.0, 0.5]),
     failing=st.sampled_from([0, 3, 7]),
     retries=st.integers(0, 2),
 )
@@ -90,13 +96,14 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_done_twice(
     crash: float,
     preempt: float,
     stale: float,
+    slow: float,
     failing: int,
     retries: int,
 ) -> None:
     def fail(node: NodeId, element: int, attempt: int) -> bool:
         return failing > 0 and (node * 31 + element * 17 + attempt) % failing == 0
 
-    behaviour = Behaviour(crash=crash, preempt=preempt, stale=stale, fail=fail)
+    behaviour = Behaviour(crash=crash, preempt=preempt, stale=stale, slow=slow, fail=fail)
     model = ClusterModel(reference(groups, trials, retries), seed=seed, workers=workers, behaviour=behaviour)
     model.run()
     check_complete(model)
@@ -275,6 +282,132 @@ def test_an_idle_worker_takes_from_a_long_lease() -> None:
     granted = [command.lease for command in commands if isinstance(command, Grant)]
     assert granted
     assert granted[0].start == stop
+
+
+# ---- stragglers --------------------------------------------------------------------------------------------
+
+
+def straggling(**options: object) -> tuple[Engine, dict[str, Lease], float]:
+    """A worker is stuck in element 5 of 6, and an idle one has been given it too; the leases by "stuck" and "twin"."""
+    engine, grants = engine_with(6, workers=2, **options)
+    waiting = [grant for granted in grants.values() for grant in granted]
+    leases: dict[str, Lease] = {}
+    now = 0.0
+    while "twin" not in leases:
+        now += 0.3
+        commands: list[Command] = []
+        for worker, lease in [(grant.worker, grant.lease) for grant in waiting]:
+            if lease.start == 5:
+                leases["twin" if leases else "stuck"] = lease
+            else:
+                done = Reported(worker, lease.id, lease.start, lease.stop, lease.stop, busy_s=0.3)
+                commands += engine.handle(done, now)
+        commands += engine.handle(Tick(), now)
+        engine.check_invariants()
+        waiting = [command for command in commands if isinstance(command, Grant)]
+        assert now < 30, "the straggler is not begun a second time"
+    assert engine.duplicated == 1
+    return engine, leases, now
+
+
+def said(engine: Engine, lease: Lease, *retries: Retry) -> Reported:
+    """A lease of one element is reported to its end."""
+    worker = engine._leases[lease.id].worker
+    return Reported(worker, lease.id, lease.start, lease.stop, lease.stop, retries=retries, busy_s=0.3)
+
+
+def lost(engine: Engine, lease: Lease, cause: LossCause) -> WorkerLost:
+    """The worker that holds a lease is lost."""
+    return WorkerLost(engine._leases[lease.id].worker, cause)
+
+
+@pytest.mark.parametrize(("first", "second"), [("stuck", "twin"), ("twin", "stuck")])
+def test_of_two_results_the_first_is_taken_and_the_other_worker_is_let_go(first: str, second: str) -> None:
+    engine, leases, now = straggling()
+    other = engine._leases[leases[second].id].worker
+    commands = engine.handle(said(engine, leases[first]), now + 1)
+    engine.check_invariants()
+    assert Accept(NodeId(0), ((5, 6),)) in commands
+    assert Revoke(other, leases[second].id, 5) in commands
+    assert engine.finished
+    late = engine.handle(said(engine, leases[second]), now + 2)
+    engine.check_invariants()
+    assert [command for command in late if isinstance(command, Accept)] == [Accept(NodeId(0), ())]
+    assert not engine.busy
+
+
+def test_a_straggler_that_may_be_retried_is_left_to_its_twin() -> None:
+    engine, leases, now = straggling(retry=RetryPolicy(retries=3))
+    commands = engine.handle(said(engine, leases["stuck"], Retry(5, 1)), now + 0.5)
+    engine.check_invariants()
+    assert not [command for command in commands if isinstance(command, Grant | Revoke)]
+    assert engine.nodes[0].waiting_retries == 0
+    # The twin fails too: now it is tried again, as often as the policy says and not twice as often.
+    engine.handle(said(engine, leases["twin"], Retry(5, 1)), now + 0.6)
+    engine.check_invariants()
+    assert engine.nodes[0].waiting_retries == 1
+    grants = [c for c in engine.handle(Tick(), now + 40) if isinstance(c, Grant)]
+    assert [grant.lease.attempt for grant in grants] == [2]
+
+
+@pytest.mark.parametrize(("gone", "stays"), [("stuck", "twin"), ("twin", "stuck")])
+def test_a_straggler_whose_worker_is_lost_is_left_to_its_twin(gone: str, stays: str) -> None:
+    engine, leases, now = straggling()
+    engine.handle(lost(engine, leases[gone], LossCause.PREEMPTED), now + 1)
+    engine.check_invariants()
+    commands = engine.handle(said(engine, leases[stays]), now + 2)
+    assert Accept(NodeId(0), ((5, 6),)) in commands
+    assert engine.finished
+
+
+@pytest.mark.parametrize(("first", "second"), [("stuck", "twin"), ("twin", "stuck")])
+def test_a_straggler_that_kills_both_its_workers_is_lost(first: str, second: str) -> None:
+    engine, leases, now = straggling()
+    assert not engine.handle(lost(engine, leases[first], LossCause.CRASHED), now)
+    engine.check_invariants()
+    commands = engine.handle(lost(engine, leases[second], LossCause.CRASHED), now)
+    assert LoseElement(NodeId(0), 5, 1, LossCause.CRASHED) in commands
+    assert engine.finished
+
+
+def test_nothing_is_begun_twice_while_elements_are_pending() -> None:
+    model = ClusterModel(single(400), seed=3, workers=3, behaviour=Behaviour(slow=0.4))
+    model.start()
+    while model.engine.nodes[0].has_pending or not model.engine.busy:
+        model.step()
+        assert model.engine.duplicated == 0
+
+
+def test_slow_workers_hold_nothing_up() -> None:
+    duplicated = 0
+    for seed in range(30):
+        model = ClusterModel(single(60), seed=seed, workers=4, behaviour=Behaviour(slow=0.5))
+        model.run()
+        check_complete(model)
+        duplicated += model.engine.duplicated
+    assert duplicated > 10
+
+
+def test_a_worker_that_hangs_behind_a_node_without_a_limit_is_found() -> None:
+    graph = Graph([NodeSpec(NodeId(0), "a", 2), NodeSpec(NodeId(1), "b", 1, timeout_s=1.0)])
+    engine = Engine(graph)
+    engine.handle(Capacity(SHAPE, 1), 0.0)
+    granted = [c.lease for c in engine.handle(WorkerJoined(WorkerId("w"), SHAPE), 0.0) if isinstance(c, Grant)]
+    # While an element without a limit runs, silence says nothing; so what has one does not wait behind it.
+    assert [lease.node for lease in granted] == [0, 0]
+    commands = engine.handle(Reported(WorkerId("w"), granted[0].id, 0, 1, 1, busy_s=0.01), 0.1)
+    assert not [c for c in commands if isinstance(c, Grant)]
+    commands = engine.handle(Reported(WorkerId("w"), granted[1].id, 1, 2, 2, busy_s=0.01), 0.2)
+    assert [c.lease.node for c in commands if isinstance(c, Grant)] == [1]
+    assert [c for c in engine.handle(Tick(), 7.0) if isinstance(c, StopWorker)]
+
+
+def test_time_is_asked_for_once_a_second() -> None:
+    engine, _ = engine_with(2)
+    assert engine.wakeup_s(0.0) == 0.0
+    engine.handle(Tick(), 0.0)
+    assert engine.wakeup_s(0.25) == 0.75
+    assert engine.wakeup_s(3.0) == 0.0
 
 
 def test_a_silent_worker_is_stopped_after_the_time_limit() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, flat_spaces
 
+from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, flat_spaces
 from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import InternalError, SpaceError
 from umbel.scheduler.identity import group_key

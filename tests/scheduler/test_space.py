@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, listed
 
+from tests.scheduler.sample_spaces import FLAT, NESTED, PROPERTY, listed
 from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import SpaceError
 from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
