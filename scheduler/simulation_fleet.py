@@ -55,8 +55,13 @@ class Fleet:
         return list(self._needs)
 
     def capacity(self, shape: ShapeId) -> int:
-        """How many workers of a shape there can be when all machines are there and nothing else runs."""
-        return sum(fits * kind.most for fits, kind in zip(self._fits[shape], self.kinds, strict=True))
+        """How many workers of a shape fit on the machines there are, when nothing else runs."""
+        return sum(fits * alive for fits, alive in zip(self._fits[shape], self.alive, strict=True))
+
+    @property
+    def grows(self) -> bool:
+        """True if there can be more machines than there are at the start."""
+        return any(kind.most > kind.initial for kind in self.kinds)
 
     def weight(self, shape: ShapeId) -> float:
         """CPUs that a worker of a shape holds."""
@@ -121,14 +126,15 @@ class Fleet:
         """A worker waits for room."""
         self._waiting[worker.shape].append(worker)
 
+    def withdraw(self, worker: SimulatedWorker) -> None:
+        """A worker does not wait for room any more."""
+        self._waiting[worker.shape].remove(worker)
+
     def place(self) -> list[SimulatedWorker]:
         """Give room to workers that wait, first come, first served in each shape; returns those that got it."""
         placed: list[SimulatedWorker] = []
         for shape, waiting in self._waiting.items():
             while waiting:
-                if not waiting[0].alive:
-                    waiting.popleft()
-                    continue
                 machine = self._with_room(shape)
                 if machine is None:
                     break

@@ -64,6 +64,13 @@ class Machines:
         self._place()
         return workers
 
+    def withdraw(self, worker: SimulatedWorker) -> None:
+        """A worker is not wanted any more, wherever it is."""
+        if worker.machine is None:
+            self.fleet.withdraw(worker)
+        else:
+            self.release(worker)
+
     def release(self, worker: SimulatedWorker) -> None:
         """A worker's process has ended: there is room for another."""
         self.fleet.release(worker)

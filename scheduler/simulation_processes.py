@@ -195,6 +195,13 @@ class Processes:
             self._meters.traffic.spread(2 * count, since, now)
             self._meters.driver_busy_s += count * self._scenario.costs.answer_s
 
+    @property
+    def quiet_load(self) -> float:
+        """Share of the driver's time that polls without news take, of those that are only counted; below 1."""
+        if self._each_poll:
+            return 0.0
+        return min(0.99, self._scenario.costs.answer_s * self._members() / (self._wait_s() + self._period_extra_s))
+
     # ---- deaths --------------------------------------------------------------------------------------------
 
     def kill(self, worker: SimulatedWorker) -> None:

@@ -61,6 +61,11 @@ class Autoscaler:
     lag_s: float = 60.0
     #: Mean of what chance adds to that (exponential).
     lag_jitter_s: float = 10.0
+    #: How the driver has the cluster grow, as in `umbel.runtime.ray_executor`: workers asked for beyond those that have
+    #: joined (as many again, once more have), how often it looks, and when it expects no more.
+    ahead: int = 4
+    look_every_s: float = 1.0
+    give_up_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,9 @@ class Polling:
 
     every_s: float = 0.4
     #: With n workers they answer every ``n * spacing_s`` seconds if that is longer.
-    spacing_s: float = 0.0005
-    #: True: answers without news are simulated one by one. False: they are counted only, which is exact but for signs
-    #: of life; nodes with a time limit need those, so that their presence implies True.
+    spacing_s: float = 0.002
+    #: True: answers without news are simulated one by one. False: they are counted, and what they take of the driver's
+    #: time makes the rest slower in proportion. Nodes with a time limit need signs of life and imply True.
     each: bool = False
 
 
@@ -122,13 +127,15 @@ class Costs:
     lease_s: float = 0.0005
     #: Seconds to start a worker's process, once it has a place.
     worker_start_s: float = 1.0
-    #: Seconds of the driver's time for each answer, and for each row in it. Answers queue up: this limits a driver.
-    answer_s: float = 0.0004
-    row_s: float = 0.000005
+    #: Seconds of the driver's time for each answer, for a batch of rows in it, and for each of the rows. Answers queue
+    #: up: this limits a driver.
+    answer_s: float = 0.0005
+    batch_s: float = 0.0008
+    row_s: float = 2e-7
     #: Bytes of an answer without rows, of a batch of rows, of each row, of a poll and of a grant.
     answer_bytes: int = 600
     batch_bytes: int = 4500
-    row_bytes: int = 250
+    row_bytes: int = 150
     poll_bytes: int = 500
     grant_bytes: int = 700
 
@@ -167,7 +174,8 @@ class Scenario:
                 )
             if seconds.size and not (np.isfinite(seconds).all() and seconds.min() >= 0):
                 raise UsageError(f"a duration of node {spec.name!r} is negative or not a number")
-            if not any(fit(self.needs(spec.shape), machine.resources) for machine in self.machines):
+            can_be_had = [machine for machine in self.machines if max(machine.initial, machine.most) > 0]
+            if not any(fit(self.needs(spec.shape), machine.resources) for machine in can_be_had):
                 raise UsageError(
                     f"no machine can hold a worker of node {spec.name!r}",
                     got="; ".join(_text(machine.resources) for machine in self.machines) or "no machines",

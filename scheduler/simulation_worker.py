@@ -113,6 +113,7 @@ class SimulatedWorker:
 
     __slots__ = (
         "alive",
+        "joined",
         "leases",
         "machine",
         "name",
@@ -137,6 +138,8 @@ class SimulatedWorker:
         #: Number of the machine that it runs on; None: it has no place yet.
         self.machine: int | None = None
         self.alive = True
+        #: The driver knows that it is ready.
+        self.joined = False
         #: Leases not reported to their end, in the order in which they run.
         self.leases: list[RunningLease] = []
         self.running: RunningLease | None = None

@@ -19,10 +19,9 @@ from math import ceil
 
 from umbel.scheduler.engine import Engine
 from umbel.scheduler.errors import UsageError
-from umbel.scheduler.graph import NodeId, ShapeId
+from umbel.scheduler.graph import NodeId
 from umbel.scheduler.protocol import (
     Accept,
-    Capacity,
     Command,
     Evaluate,
     Evaluated,
@@ -41,6 +40,7 @@ from umbel.scheduler.protocol import (
 )
 from umbel.scheduler.simulation_bounds import longest_chain_s, work_bound_s
 from umbel.scheduler.simulation_clock import Clock, Wire
+from umbel.scheduler.simulation_executor import Members
 from umbel.scheduler.simulation_machines import Machines
 from umbel.scheduler.simulation_measures import Meters, Simulation, Traffic
 from umbel.scheduler.simulation_processes import Answer, Processes, WorkerCommand
@@ -84,7 +84,7 @@ class Simulator:
         self._wire = Wire(scenario.network, scenario.seed)
         self._meters = Meters(Traffic((scenario.costs.answer_bytes + scenario.costs.poll_bytes) / 2))
         self._times = _element_times(scenario)
-        self._members: dict[WorkerId, SimulatedWorker] = {}
+        shapes = sorted({spec.shape for spec in scenario.graph if spec.shape is not None})
         self._processes = Processes(
             scenario,
             self._times,
@@ -94,7 +94,7 @@ class Simulator:
             on_answer=self._on_answer,
             on_copy=self._on_copy,
             on_death=self._on_death,
-            members=self._members.__len__,
+            members=lambda: len(self._members),
         )
         self._machines = Machines(
             scenario,
@@ -104,9 +104,9 @@ class Simulator:
             on_crash=self._processes.on_crash,
             on_lost=self._on_lost,
         )
-        shapes = sorted({spec.shape for spec in scenario.graph if spec.shape is not None})
-        self._count_of: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
-        self._wanted: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
+        self._members = Members(
+            shapes, self._machines, self._processes, self._clock, self._meters, scenario.autoscaler, self._tell
+        )
         #: Workers that have commands to be sent.
         self._outbox: dict[SimulatedWorker, None] = {}
         #: Until when the driver is busy with answers that have arrived.
@@ -116,8 +116,8 @@ class Simulator:
     def run(self) -> Simulation:
         """To the end; see `simulate`."""
         self._machines.start()
-        for shape in self._count_of:
-            self._tell(Capacity(shape, self._machines.fleet.capacity(shape)))
+        self._members.start()
+        self._members.look()
         self._tell(Tick())
         self._push_outbox()
         clock, engine, quiet = self._clock, self.engine, 0
@@ -128,6 +128,7 @@ class Simulator:
                 quiet = 0
             else:
                 clock.now = self._tick_at
+                self._members.look()
                 told = self._tell(Tick())
                 self._push_outbox()
                 quiet = quiet + 1 if not told and next_at == float("inf") else 0
@@ -176,18 +177,17 @@ class Simulator:
             case Evaluate(node, start, stop):
                 waiting.append(Evaluated(node, start, stop))
             case WantWorkers(shape, count):
-                self._wanted[shape] = count
-                self._refill(shape)
+                self._members.want(shape, count)
             case StopWorker(name):
                 waiting.append(WorkerLost(name, LossCause.HUNG))
-                self._end_worker(name)
+                self._members.end(name)
             case Retire(name):
-                self._end_worker(name)
+                self._members.end(name)
             case _:
                 pass
 
     def _send(self, name: WorkerId, command: WorkerCommand) -> None:
-        worker = self._members[name]
+        worker = self._members.by_name[name]
         worker.outgoing.append(command)
         self._outbox[worker] = None
 
@@ -210,23 +210,24 @@ class Simulator:
 
     def _on_answer(self, worker: SimulatedWorker, answer: Answer | None) -> None:
         """An answer has arrived; None: the worker is ready."""
-        if self._members.get(worker.name) is not worker:
+        if worker not in self._members:
             self._waste(worker, answer)
             return
         costs, now, rows = self.scenario.costs, self._clock.now, 0
         if answer is None:
+            self._members.join(worker)
             self._tell(WorkerJoined(worker.name, worker.shape))
         else:
             rows = sum(self._hear(worker, report) for report in answer[0])
             if answer[1]:
                 self._tell(WorkerLost(worker.name, LossCause.PREEMPTED))
-                self._end_worker(worker.name)
-        handled_s = costs.answer_s + rows * costs.row_s
-        self._free_at = max(now, self._free_at) + handled_s
+                self._members.end(worker.name)
+        handled_s = costs.answer_s + (costs.batch_s + rows * costs.row_s if rows else 0.0)
+        self._free_at = max(now, self._free_at) + handled_s / (1.0 - self._processes.quiet_load)
         self._meters.driver_busy_s += handled_s
         size_bytes = costs.answer_bytes + (costs.batch_bytes + rows * costs.row_bytes if rows else 0)
         self._meters.traffic.add(1, size_bytes, now)
-        if self._members.get(worker.name) is worker:
+        if worker in self._members:
             self._dispatch(worker, self._processes.on_poll, costs.poll_bytes)
         self._push_outbox()
 
@@ -270,26 +271,6 @@ class Simulator:
 
     # ---- workers -------------------------------------------------------------------------------------------
 
-    def _refill(self, shape: ShapeId) -> None:
-        """Start workers until there are as many as wanted."""
-        most = min(self._wanted[shape], self._machines.fleet.capacity(shape))
-        missing = most - self._count_of[shape]
-        if missing > 0:
-            first = self._meters.workers_started + 1
-            self._meters.workers_started += missing
-            self._count_of[shape] += missing
-            for worker in self._machines.add_workers(shape, first, missing):
-                self._members[worker.name] = worker
-
-    def _end_worker(self, name: WorkerId) -> None:
-        """End a worker's process, and start another if there is work for it."""
-        worker = self._members.pop(name, None)
-        if worker is not None:
-            self._count_of[worker.shape] -= 1
-            self._processes.kill(worker)
-            self._refill(worker.shape)
-            self._machines.release(worker)
-
     def _on_death(self, worker: SimulatedWorker) -> None:
         """A process has died by itself."""
         noticed_at = self._clock.now + self.scenario.faults.crash_noticed_s
@@ -303,13 +284,12 @@ class Simulator:
         self._clock.at(noticed_at, self._on_loss_noticed, worker, LossCause.PREEMPTED)
 
     def _on_loss_noticed(self, worker: SimulatedWorker, cause: LossCause) -> None:
-        if self._members.get(worker.name) is not worker:
+        if worker not in self._members:
             return
-        del self._members[worker.name]
-        self._count_of[worker.shape] -= 1
+        self._members.forget(worker)
         self._meters.workers_lost += 1
         self._tell(WorkerLost(worker.name, cause))
-        self._refill(worker.shape)
+        self._members.refill(worker.shape)
         self._push_outbox()
 
     # ---- what came out -------------------------------------------------------------------------------------

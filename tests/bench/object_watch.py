@@ -8,6 +8,7 @@ somebody else.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +29,16 @@ class ObjectWatch:
     #: By path within the store: seconds since the epoch at which the object was durable.
     durable_at: dict[str, float] = field(default_factory=dict)
 
-    def count(self, store: Path) -> int:
-        """Objects that have been written into the store, those deleted since included."""
+    def count(self, store: Path, within_s: float = math.inf) -> int:
+        """Objects that have been written into the store, those deleted since included.
+
+        Args:
+            store: its folder.
+            within_s: leave out those written later than this after the watch began.
+        """
         on_disk = {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
-        return len(on_disk | set(self.durable_at))
+        unseen = on_disk - set(self.durable_at)
+        return len(unseen) + sum(at - self.began <= within_s for at in self.durable_at.values())
 
 
 @contextmanager
