@@ -252,6 +252,7 @@ class _SweepLease(RunningLease):
     def run(self) -> None:
         # What is there before belongs to a trial that has started a run of its own.
         outer = trial_context.current.context, kept.tail
+        self._busy_until = time.perf_counter()  # waiting behind another lease is not work
         try:
             self._run_chunks()
         finally:
@@ -405,6 +406,7 @@ class _TaskLease(RunningLease):
 
     def run(self) -> None:
         outer = kept.tail
+        self._busy_until = time.perf_counter()
         try:
             self._run_elements()
         finally:

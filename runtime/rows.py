@@ -28,6 +28,7 @@ from umbel.storage.columns import (
     strings,
     timestamps,
 )
+from umbel.storage.trial_rows import metric_column
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
 
@@ -147,7 +148,7 @@ class TrialRows:
         for name in program.source.space.column_names:
             columns[f"config_{name}"] = _config_column([_cut(part, part.chunk.batch.columns[name]) for part in parts])
         for name, column in self._metrics(outcomes):
-            columns[f"metric_{name}"] = column
+            columns[name] = column
         columns["status"] = coded([outcome.status for outcome in outcomes])
         columns["error"] = strings([outcome.error for outcome in outcomes])
         columns["attempt"] = integers(np.asarray([part.attempt for part in parts])[which], pa.int32())
@@ -165,18 +166,18 @@ class TrialRows:
     def _metrics(self, outcomes: Sequence[Outcome]) -> Iterable[tuple[str, pa.Array]]:
         metric = self._program.metric
         metrics = [outcome.metrics for outcome in outcomes]
-        names: dict[str, None] = {metric: None}
+        names: dict[str, str] = {metric_column(metric): metric}
         previous: object = None
         for found in metrics:
             if found is not None and (keys := found.keys()) != previous:
                 previous = keys
-                names.update((name or metric, None) for name in found)
-        for name in names:
+                for name in found:
+                    names.setdefault(metric_column(name or metric), name)
+        for column, name in names.items():
             if name == metric:
-                column = [None if m is None else m.get(metric, m.get(DEFAULT)) for m in metrics]
+                yield column, floats([None if m is None else m.get(metric, m.get(DEFAULT)) for m in metrics])
             else:
-                column = [None if m is None else m.get(name) for m in metrics]
-            yield name, floats(column)
+                yield column, floats([None if m is None else m.get(name) for m in metrics])
 
 
 def element_rows(
@@ -205,7 +206,7 @@ def element_rows(
         "model": strings([outcome.model for outcome in rows]),
     }
     for name in names:
-        columns[f"metric_{name or 'value'}"] = floats([(outcome.metrics or {}).get(name) for outcome in rows])
+        columns[metric_column(name or "value")] = floats([(outcome.metrics or {}).get(name) for outcome in rows])
     columns["attempt"] = integers([attempt] * len(rows), pa.int32())
     columns["started"] = timestamps([outcome.started for outcome in rows])
     columns["seconds"] = floats([outcome.seconds for outcome in rows])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from umbel.storage.columns import contains, float_values, int_values, integers, python_values
-from umbel.storage.trial_rows import SUCCEEDED
+from umbel.storage.trial_rows import SUCCEEDED, metric_column
 
 __all__ = ["Candidate", "Selection"]
 
@@ -45,7 +45,7 @@ class Selection:
 
     def __init__(self, trials: int, metric: str, mode: str, k: int = 1) -> None:
         self._trials = trials
-        self._metric = metric
+        self._column = metric_column(metric)
         self._sign = 1.0 if mode == "min" else -1.0
         self._k = k
         self._groups: dict[int, list[Candidate]] = {}
@@ -54,10 +54,10 @@ class Selection:
     def add(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Take rows of the trials table into account; needs trial, status, metric and model columns."""
         names = rows.schema.names
-        if rows.num_rows == 0 or PREFIX + self._metric not in names:
+        if rows.num_rows == 0 or self._column not in names:
             return
         trial = int_values(rows.column("trial"))
-        score = self._sign * float_values(rows.column(PREFIX + self._metric))
+        score = self._sign * float_values(rows.column(self._column))
         places = np.flatnonzero(np.isfinite(score) & contains(rows.column("status"), SUCCEEDED))
         if not len(places):
             return

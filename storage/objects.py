@@ -54,6 +54,8 @@ class ObjectStore(ABC):
         Raises:
             StoreError: the protocol is unknown, or the package it needs is not installed.
         """
+        if not isinstance(url, (str, os.PathLike)):
+            raise UsageError("a store is not named by a text or a path", got=url, expected="./umbel-store, or s3://…")
         url = os.fspath(url)
         if not url or "\0" in url:
             raise StoreError("a store needs a path or a URL", got=url, expected="./umbel-store, or s3://bucket/folder")

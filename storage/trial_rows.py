@@ -6,6 +6,7 @@ Reads the rows, in order of trial, and finds each group's best. It must not writ
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ __all__ = [
 
 #: The statuses whose metrics count.
 SUCCEEDED = frozenset({"ok", "pruned"})
+_UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 _STARTED = pa.timestamp("us", "UTC")
 _HEAD = {"run": pa.string(), "sweep": pa.string(), "trial": pa.int64()}
 _TAIL = {
@@ -115,8 +117,8 @@ def trials_numbered(objects: ObjectStore, run_id: str, sweep: SweepRecord, trial
 
 
 def metric_column(metric: str) -> str:
-    """The column that holds a metric."""
-    return f"metric_{metric}"
+    """The column that holds a metric; characters that warehouses would want quoted become "_"."""
+    return "metric_" + _UNSAFE.sub("_", metric)
 
 
 def empty_trials(sweep: SweepRecord) -> pa.Table:

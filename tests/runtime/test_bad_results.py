@@ -265,3 +265,23 @@ def test_a_group_whose_data_could_not_be_loaded(tmp_path: Path) -> None:
 def test_an_exact_number_of_another_kind_is_refused_rather_than_rounded(tmp_path: Path) -> None:
     rows = run(a_sweep(lambda config: Decimal("0.5"), trials=1), tmp_path).trials().to_pylist()
     assert rows[0]["error"].startswith(NOT_A_NUMBER + "Decimal: Decimal('0.5')")
+
+
+def awkward(config: dict[str, Any]) -> dict[str, float]:
+    return {"f1-score": config["x"], "time (s)": 1.0}
+
+
+def test_metric_names_make_columns_that_need_no_quotes(tmp_path: Path) -> None:
+    sweep = umbel.sweep(awkward, space={"x": [3, 1, 2]}, search="grid", metric="f1-score", name="awkward")
+    ended = umbel.run(sweep, store=str(tmp_path), name="r", executor="inline", progress=False)
+    assert [name for name in ended.trials().column_names if name.startswith("metric")] == [
+        "metric_f1_score",
+        "metric_time__s_",
+    ]
+    assert ended.best()["metric_f1_score"].to_pylist() == [1.0]
+    assert ended.value("awkward").num_rows == 3  # type: ignore[attr-defined]
+
+
+def test_a_store_that_is_no_name_is_refused() -> None:
+    with pytest.raises(umbel.UsageError, match="not named"):
+        umbel.open_store(3)  # type: ignore[arg-type]
