@@ -60,7 +60,7 @@ class SegmentWriter:
         objects: ObjectStore,
         *,
         max_age_s: float = 2.0,
-        max_rows: int = 131_072,
+        max_rows: int = 65_536,
         max_bytes: int = 32 * 2**20,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

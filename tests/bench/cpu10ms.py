@@ -5,7 +5,7 @@ Measured: one run of 20,000 trials, each a fixed amount of work that takes 10 ms
 up.
 
 - Overhead: wall time x cores / the sum of the trials' ``seconds``. Must be at most 1.03.
-- Objects: all that the run wrote into its store, those deleted later included (see
+- Objects: all that the run wrote into its store in its first 2 minutes, those deleted later included (see
   `tests.bench.object_watch`). At most 100.
 - Undurable: for each trial, the time from its end (``started + seconds``) to the moment when the segment that
   holds it was durable; the longest of all. At most 3 s.
