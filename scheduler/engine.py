@@ -74,6 +74,8 @@ DEATHS_TO_LOSE = 2
 #: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a
 #: time-out at the limit; this is for those that can't, because foreign code holds the interpreter lock.
 HANG_GRACE_S = 5.0
+#: More of that for each worker that there is: where there are many, each is heard less often.
+HANG_GRACE_PER_WORKER_S = 0.005
 #: Seconds between two `Tick`s at most.
 TICK_EVERY_S = 1.0
 #: Events kept for the story of a broken invariant.
@@ -416,9 +418,13 @@ class Engine:
             return False
         return mean_s is None or mean_s < PREFETCH_BELOW_S
 
-    def _may_follow(self, node: NodeState, running: OpenLease) -> bool:
-        """False for what has a time limit behind what has none: if it hung, the silence would be put down to that."""
-        return node.spec.timeout_s is None or self.nodes[running.lease.node].spec.timeout_s is not None
+    def _may_follow(self, node: NodeState, running: OpenLease, workers: int) -> bool:
+        """Whether elements of a node may wait behind a lease."""
+        before = self.nodes[running.lease.node]
+        if node.spec.timeout_s is not None and before.spec.timeout_s is None:
+            return False  # if they hung, the silence would be put down to the lease before
+        measured = node.sizer.mean_s is not None and before.sizer.mean_s is not None
+        return measured or node.pending >= workers  # it may be long, so there must be enough for all others
 
     def _grant(self, worker: WorkerState, shape: ShapeState, now: float) -> bool:
         workers = max(len(shape.workers), shape.wanted)
@@ -428,7 +434,7 @@ class Engine:
                 heapq.heappop(shape.queue)
                 node.queued = False
                 continue
-            if worker.leases and not self._may_follow(node, worker.leases[0]):
+            if worker.leases and not self._may_follow(node, worker.leases[0], workers):
                 return False
             piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases)
             if piece is None:
@@ -491,11 +497,12 @@ class Engine:
                 self._commands.append(Retire(worker_id))
 
     def _stop_hanging(self, now: float) -> None:
+        grace_s = HANG_GRACE_S + HANG_GRACE_PER_WORKER_S * len(self._workers)
         for worker in self._workers.values():
             if not worker.leases or worker.stopping:
                 continue
             limit_s = self.nodes[worker.leases[0].lease.node].spec.timeout_s
-            if limit_s is not None and now - worker.heard_at > limit_s + HANG_GRACE_S:
+            if limit_s is not None and now - worker.heard_at > limit_s + grace_s:
                 worker.stopping = True
                 self._commands.append(StopWorker(worker.id))
 

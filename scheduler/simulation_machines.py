@@ -53,7 +53,8 @@ class Machines:
         for kind, described in enumerate(self._scenario.machines):
             for _ in range(described.initial):
                 self._add(kind)
-            self._count(kind, described.initial)
+            if described.initial:
+                self._count(kind, described.initial)
 
     def add_workers(self, shape: ShapeId, first: int, count: int) -> list[SimulatedWorker]:
         """Ask for worker processes, numbered from ``first``; they start when there is room."""

@@ -169,7 +169,8 @@ class Simulation:
     seed: int
     #: From the start to the last result at the driver.
     makespan_s: float
-    #: When the first lease was granted.
+    #: When the first machine was there, and when the first lease was granted.
+    first_machine_s: float
     first_grant_s: float
     #: The larger of the two: work over the CPUs that were there, and the longest chain of elements.
     lower_bound_s: float
@@ -184,7 +185,8 @@ class Simulation:
     machine_s: float
     #: Width of the bins of the courses below.
     bin_s: float
-    #: Busy CPUs over CPUs that were there, in each bin.
+    #: CPUs that were there, and the share of them that was busy, in each bin.
+    cpus: tuple[float, ...]
     utilisation: tuple[float, ...]
     #: Messages and bytes a second at the driver, both ways, in each bin.
     messages_per_s: tuple[float, ...]

@@ -6,8 +6,8 @@ function that stands for the driver; what the driver sends arrives at `on_poll` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil, exp
 
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.protocol import Lease, LeaseId, Reported
@@ -22,6 +22,11 @@ __all__ = ["Answer", "Processes", "WorkerCommand"]
 WorkerCommand = Lease | tuple[LeaseId, int]
 #: Reports, and whether an element overran its time limit.
 Answer = tuple[list[Reported], bool]
+
+#: From this load on the driver is described by its queue.
+FLOODED = 0.9
+#: Seconds over which its load by news is averaged.
+LOAD_OVER_S = 10.0
 
 
 class Processes:
@@ -63,6 +68,9 @@ class Processes:
         self._members = members
         self._lease_s = scenario.costs.lease_s
         self._each_poll = scenario.polling.each or any(spec.timeout_s is not None for spec in scenario.graph)
+        #: Share of the driver's time that answers with news take.
+        self._news_load = self._news_at = 0.0
+        self._answer_s = scenario.costs.answer_s
         self._period_extra_s = wire.round_trip_s + scenario.costs.answer_s
 
     # ---- messages from the driver --------------------------------------------------------------------------
@@ -163,7 +171,7 @@ class Processes:
         if due < ends and held.position(self._clock.now) <= held.collected:
             # Nothing to say until the element in hand has ended: by the end of this wait, or of a later one.
             next_end = held.time_at(held.collected + 1)
-            period_s = wait_s + self._period_extra_s
+            period_s = wait_s + self._period_extra_s + self._queue_s()
             due += max(0, ceil((next_end - due) / period_s)) * period_s
         if due < ends:
             self._clock.at(due, self._on_wait_over, worker, poll_at)
@@ -182,7 +190,7 @@ class Processes:
             self._count_quiet_polls(polled_at)
         worker.poll_at, worker.news = None, False
         answer = worker.collect(now)
-        self._clock.at(now + self._wire.delay_s(), self._on_answer, worker, answer)
+        self._clock.at(now + self._wire.delay_s() + self._queue_s(), self._on_answer, worker, answer)
         later_s = self._wire.copy_delay_s()
         if later_s is not None:
             self._clock.at(now + later_s, self._on_copy, worker, answer)
@@ -190,17 +198,36 @@ class Processes:
     def _count_quiet_polls(self, since: float) -> None:
         """Count the polls without news up to now, which were not simulated."""
         now = self._clock.now
-        count = int((now - since) / (self._wait_s() + self._period_extra_s))
+        count = int((now - since) / (self._wait_s() + self._period_extra_s + self._queue_s()))
         if count:
             self._meters.traffic.spread(2 * count, since, now)
             self._meters.driver_busy_s += count * self._scenario.costs.answer_s
 
-    @property
-    def quiet_load(self) -> float:
-        """Share of the driver's time that polls without news take, of those that are only counted; below 1."""
+    def count_waiting_polls(self, workers: Iterable[SimulatedWorker]) -> None:
+        """At the end: count the polls without news of workers that have had nothing to do."""
+        for worker in workers if not self._each_poll else ():
+            if worker.poll_at is not None:
+                self._count_quiet_polls(worker.poll_at)
+
+    def driver_takes_s(self, handled_s: float) -> float:
+        """How long the driver takes for an answer with news, in between polls without that are only counted."""
+        if self._each_poll:
+            return handled_s
+        now = self._clock.now
+        self._news_load *= exp((self._news_at - now) / LOAD_OVER_S)
+        self._news_load += handled_s / LOAD_OVER_S
+        self._news_at = now
+        quiet_load = self._answer_s * self._members() / (self._wait_s() + self._period_extra_s)
+        if quiet_load + self._news_load > FLOODED:
+            return handled_s  # it waits in the queue instead
+        return handled_s / (1.0 - quiet_load)
+
+    def _queue_s(self) -> float:
+        """How long an answer queues if all that arrives keeps the driver busy: each worker has one poll out."""
         if self._each_poll:
             return 0.0
-        return min(0.99, self._scenario.costs.answer_s * self._members() / (self._wait_s() + self._period_extra_s))
+        left = max(0.01, 1.0 - self._news_load)
+        return max(0.0, self._answer_s * self._members() / left - self._wait_s())
 
     # ---- deaths --------------------------------------------------------------------------------------------
 

@@ -132,6 +132,8 @@ class Costs:
     answer_s: float = 0.0005
     batch_s: float = 0.0008
     row_s: float = 2e-7
+    #: Seconds of the driver's time for each element that it evaluates itself.
+    evaluate_s: float = 0.0003
     #: Bytes of an answer without rows, of a batch of rows, of each row, of a poll and of a grant.
     answer_bytes: int = 600
     batch_bytes: int = 4500
@@ -217,7 +219,7 @@ def lognormal_seconds(size: int, mean_s: float, sigma: float, seed: int, node: i
 
 def one_sweep(
     trials: int = 1_000_000,
-    machines: int = 1000,
+    machines: int | Sequence[MachineKind] = 1000,
     slots: int = 8,
     *,
     mean_s: float = 30.0,
@@ -232,8 +234,8 @@ def one_sweep(
 
     Args:
         trials: how many.
-        machines: how many machines.
-        slots: workers a machine.
+        machines: how many machines, or which.
+        slots: workers a machine; without meaning if it is said which.
         mean_s: mean seconds of a trial.
         sigma: spread of the log-normal durations; see `lognormal_seconds`.
         machine_losses_per_hour: share of the machines that is lost an hour.
@@ -241,8 +243,10 @@ def one_sweep(
         changes: other fields of `Scenario`.
     """
     graph = Graph([NodeSpec(NodeId(0), "trials", trials)])
+    if isinstance(machines, int):
+        machines = (MachineKind({"CPU": float(slots)}, initial=machines, most=machines),)
     options: dict[str, Any] = {
-        "machines": (MachineKind({"CPU": float(slots)}, initial=machines, most=machines),),
+        "machines": machines,
         "faults": Faults(machine_losses_per_hour=machine_losses_per_hour),
         **changes,
     }

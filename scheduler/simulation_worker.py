@@ -94,7 +94,7 @@ class RunningLease:
         reached = sums[start] + (now - self.began) * self.speed
         if reached < sums[start]:
             return start
-        return min(bisect_right(sums, reached, start, self.stop + 1) - 1, self.stop - 1)
+        return max(start, min(bisect_right(sums, reached, start, self.stop + 1) - 1, self.stop - 1))
 
     def shorten(self, stop: int, now: float) -> None:
         """End at ``stop``, or after the element in hand if that is later."""
@@ -162,13 +162,14 @@ class SimulatedWorker:
         """What it answers, as `umbel.runtime.worker.Worker.poll` does; and whether an element overran its limit."""
         reports: list[Reported] = []
         for held in list(self.leases):
+            if held is not self.leases[0] and held.stop == held.lease.stop:
+                continue  # not begun, and not revoked
             report, overrun = _collect(self.name, held, now)
             reports.append(report)
             if overrun:
                 return reports, True
-            if not held.ended:
-                break
-            self.leases.pop(0)
+            if held.ended or held.collected >= held.stop:
+                self.leases.remove(held)
         return reports, False
 
 

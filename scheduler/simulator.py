@@ -175,6 +175,9 @@ class Simulator:
             case Revoke(name, lease_id, stop):
                 self._send(name, (lease_id, stop))
             case Evaluate(node, start, stop):
+                taken_s = (stop - start) * self.scenario.costs.evaluate_s
+                self._free_at = max(self._clock.now, self._free_at) + taken_s
+                self._meters.driver_busy_s += taken_s
                 waiting.append(Evaluated(node, start, stop))
             case WantWorkers(shape, count):
                 self._members.want(shape, count)
@@ -223,7 +226,7 @@ class Simulator:
                 self._tell(WorkerLost(worker.name, LossCause.PREEMPTED))
                 self._members.end(worker.name)
         handled_s = costs.answer_s + (costs.batch_s + rows * costs.row_s if rows else 0.0)
-        self._free_at = max(now, self._free_at) + handled_s / (1.0 - self._processes.quiet_load)
+        self._free_at = max(now, self._free_at) + self._processes.driver_takes_s(handled_s)
         self._meters.driver_busy_s += handled_s
         size_bytes = costs.answer_bytes + (costs.batch_bytes + rows * costs.row_bytes if rows else 0)
         self._meters.traffic.add(1, size_bytes, now)
@@ -296,12 +299,14 @@ class Simulator:
 
     def _result(self) -> Simulation:
         scenario, meters = self.scenario, self._meters
+        self._processes.count_waiting_polls(self._members.by_name.values())
         end = max(self._clock.now, self._free_at)
         busy, cpus = meters.busy.timeline(end), meters.cpus.timeline(end)
         meters.machines.change(0.0, end)
         width_s = max(busy.width_s, cpus.width_s, meters.traffic.width_s)
         bins = max(1, ceil(end / width_s))
-        used = zip(busy.amounts(width_s, bins), cpus.amounts(width_s, bins), strict=True)
+        there = cpus.amounts(width_s, bins)
+        used = zip(busy.amounts(width_s, bins), there, strict=True)
         messages, size_bytes = meters.traffic.amounts(width_s, bins)
         widths = [width_s] * (bins - 1) + [end - (bins - 1) * width_s or width_s]
         work_s = work_bound_s(scenario, meters.available)
@@ -309,6 +314,7 @@ class Simulator:
         return Simulation(
             seed=scenario.seed,
             makespan_s=end,
+            first_machine_s=meters.available[0][0] if meters.available else 0.0,
             first_grant_s=meters.first_grant_s or 0.0,
             lower_bound_s=max(work_s, chain_s),
             work_bound_s=work_s,
@@ -319,6 +325,7 @@ class Simulator:
             lost_core_s=meters.lost_core_s,
             machine_s=meters.machines.total,
             bin_s=width_s,
+            cpus=_rates(there, widths),
             utilisation=tuple(some / all_ if all_ else 0.0 for some, all_ in used),
             messages_per_s=_rates(messages, widths),
             bytes_per_s=_rates(size_bytes, widths),
