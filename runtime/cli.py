@@ -168,6 +168,52 @@ def logs(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
+@app.command("plan")
+def plan_run(
+    target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],
+    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")],
+    slots: Annotated[float, typer.Option(help="CPUs of each.")] = 8,
+    gpus: Annotated[float, typer.Option(help="GPUs of each.")] = 0,
+    earlier: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Take over the times that this run measured.")
+    ] = None,
+    seconds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NODE=]S", help="Mean seconds of an element, of all nodes or of one; may be repeated."),
+    ] = None,
+    spread: Annotated[float, typer.Option(help="How much these vary: standard deviation of their logarithm.")] = 0.3,
+    price: Annotated[float | None, typer.Option(help="Price of a machine for an hour.")] = None,
+    losses: Annotated[float, typer.Option(help="Share of the machines that is lost an hour.")] = 0.0,
+    lag: Annotated[float | None, typer.Option(help="Machines come this many seconds after they are asked for.")] = None,
+    chart: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the chart into a file, too.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forecast a run: how long, how busy, how much money. Nothing is run."""
+    from umbel.runtime.forecast_text import print_forecast, save_chart
+    from umbel.runtime.planning import parse_seconds, plan
+    from umbel.runtime.target import load_target
+
+    forecast = plan(
+        load_target(target),
+        nodes=nodes,
+        slots=slots,
+        gpus=gpus,
+        run=None if earlier is None else _open(store).run(earlier),
+        seconds=parse_seconds(seconds or []),
+        spread=spread,
+        price_per_node_hour=price,
+        losses_per_hour=losses,
+        lag_s=lag,
+    )
+    if chart is not None:
+        save_chart(forecast, chart)
+    if as_json:
+        _print_json(forecast.as_dict())
+    else:
+        print_forecast(forecast)
+
+
 def main() -> None:
     """The `umbel` command: errors as messages, with a status for scripts (2: usage; 1: anything else; 130:
     interrupted)."""
