@@ -18,7 +18,7 @@ REACH_S = 10.0
 
 
 def connect(address: str | None) -> bool:
-    """Connect this process to Ray; True if that started a cluster on this machine.
+    """Connect this process to Ray; True if the cluster is one that this process started, on this machine.
 
     A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets),
     names the cluster to join; without either, one is started here and ends with this process.
@@ -29,7 +29,7 @@ def connect(address: str | None) -> bool:
     import ray
 
     if ray.is_initialized():
-        return False
+        return _started_here()
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
     try:
@@ -49,6 +49,13 @@ def connect(address: str | None) -> bool:
             hint='executor="inline" runs without Ray',
         ) from error
     return target == "local"
+
+
+def _started_here() -> bool:
+    """Whether this process started the cluster that it is connected to: such a one does not grow."""
+    from ray._private import worker
+
+    return bool(worker._global_node is not None and worker._global_node.head)
 
 
 def _check_reachable(address: str) -> None:
