@@ -61,7 +61,7 @@ from umbel.scheduler.protocol import (
     WorkerJoined,
     WorkerLost,
 )
-from umbel.scheduler.sharing import LOOK_EVERY_S, share
+from umbel.scheduler.sharing import look_every_s, share
 from umbel.scheduler.worker_state import OpenLease, ShapeState, WorkerState
 
 __all__ = ["Engine", "Restored"]
@@ -456,14 +456,14 @@ class Engine:
         worker.leases.append(open_lease)
         worker.cursor[node.spec.id] = piece.stop
         node.leased += len(piece)
-        shape.look_at = min(shape.look_at, shape.looked_at + LOOK_EVERY_S)
+        shape.look_at = min(shape.look_at, shape.looked_at + look_every_s(shape))
         self._commands.append(Grant(worker.id, lease))
         return open_lease
 
     def _share(self, shape: ShapeState, now: float) -> None:
         """Find work for idle workers among what the others hold."""
         found = share(shape, self.nodes, now)
-        shape.looked_at, shape.look_at = now, found.look_at
+        shape.looked_at, shape.look_at = now, max(found.look_at, now + look_every_s(shape))
         for lease_id, keep in found.cuts:
             open_lease = self._leases[lease_id]
             open_lease.revoked_to = keep
