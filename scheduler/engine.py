@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from umbel.scheduler.errors import InternalError
-from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId
+from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId, check_blocks
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.invariants import broken_invariant
 from umbel.scheduler.node_state import NodeState, Piece
@@ -54,8 +54,10 @@ from umbel.scheduler.protocol import (
     Retire,
     Retry,
     Revoke,
+    Sized,
     StopWorker,
     Tick,
+    Unsizable,
     WantWorkers,
     WorkerId,
     WorkerJoined,
@@ -139,7 +141,8 @@ class Engine:
         #: Stragglers that were begun a second time.
         self.duplicated = 0
         self._has_time_limits = any(spec.timeout_s is not None for spec in graph)
-        self._start(restored or {})
+        self._restored = dict(restored or {})
+        self._start()
 
     # ---- the one door --------------------------------------------------------------------------------------
 
@@ -157,6 +160,10 @@ class Engine:
                 self._on_worker_lost(event, now)
             case Evaluated():
                 self._on_evaluated(event, now)
+            case Sized(node_id, size):
+                self._on_sized(self.nodes[node_id], size)
+            case Unsizable():
+                self._on_unsizable(event)
             case Tick():
                 self._tick_due = now + TICK_EVERY_S
             case Cancel():
@@ -202,19 +209,25 @@ class Engine:
 
     # ---- events --------------------------------------------------------------------------------------------
 
-    def _start(self, restored: Mapping[NodeId, Restored]) -> None:
-        for node_id, earlier in restored.items():  # all of it first, so that nothing done fails a second time
+    def _start(self) -> None:
+        for node_id, earlier in self._restored.items():  # all of it first, so that nothing done fails a second time
             for start, stop in earlier.done:
                 self.nodes[node_id].done.add(start, stop)
         for node in self.nodes:
-            if node.spec.id in restored:
-                failed = restored[node.spec.id].failed
-                for start, stop in restored[node.spec.id].done:
-                    self._settle(node, start, stop, list(failed.within(start, stop)))
+            if not node.sized:
+                continue
+            self._restore(node)
             if not node.spec.inputs:
-                self._ready(node, list(node.done.gaps(0, node.spec.size)))
-            if node.spec.size == 0:
+                self._ready(node, list(node.done.gaps(0, node.size)))
+            if node.size == 0:
                 self._complete(node)
+
+    def _restore(self, node: NodeState) -> None:
+        """Follow the consequences of what an earlier session finished of a node."""
+        earlier = self._restored.get(node.spec.id)
+        if earlier is not None:
+            for start, stop in earlier.done:
+                self._settle(node, start, stop, list(earlier.failed.within(start, stop)))
 
     def _on_worker_joined(self, event: WorkerJoined, now: float) -> None:
         if event.worker in self._workers:
@@ -362,6 +375,33 @@ class Engine:
     def _on_evaluated(self, event: Evaluated, now: float) -> None:
         node = self.nodes[event.node]
         self._settle(node, event.start, event.stop, [(element, element + 1) for element in event.failed])
+
+    def _on_sized(self, node: NodeState, size: int) -> None:
+        if node.sized:
+            raise self._broken(f"{node.spec.name!r} is given a size twice")
+        node.size, node.sized = size, True
+        for slot in range(len(node.spec.inputs)):
+            self._check_blocks(node, slot)
+        for child_id, slot in self.graph.children[node.spec.id]:
+            self._check_blocks(self.nodes[child_id], slot)
+        self._restore(node)
+        for slot, source in enumerate(node.spec.inputs):
+            self._catch_up(node, slot, source)
+        if size == 0:
+            self._complete(node)
+
+    def _check_blocks(self, node: NodeState, slot: int) -> None:
+        source = node.spec.inputs[slot]
+        parent = self.nodes[source.parent]
+        if node.sized and parent.sized and parent.unsizable is None:
+            check_blocks(node.spec, node.size, source, parent.spec, parent.size)
+
+    def _on_unsizable(self, event: Unsizable) -> None:
+        node = self.nodes[event.node]
+        if node.sized:
+            raise self._broken(f"{node.spec.name!r} has a size already")
+        node.sized, node.unsizable = True, (event.cause_node, event.cause_element)
+        self._complete(node)
 
     def _on_cancel(self) -> None:
         self.cancelled = True
@@ -535,8 +575,11 @@ class Engine:
         self._settle(node, start, stop, failed)
 
     def _settle(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
-        """Mark elements done and follow the consequences down the graph (by a work list: chains may be long)."""
-        work: deque[_Settled] = deque([_Settled(node, start, stop, failed, None)])
+        """Mark elements done and follow the consequences down the graph."""
+        self._follow([_Settled(node, start, stop, failed, None)])
+
+    def _follow(self, first: list[_Settled]) -> None:
+        work = deque(first)  # not by recursion, since chains may be long
         while work:
             settled = work.popleft()
             node = settled.node
@@ -545,6 +588,8 @@ class Engine:
                 node.failed.add(bad_start, bad_stop)
             for child_id, slot in self.graph.children[node.spec.id]:
                 child = self.nodes[child_id]
+                if not child.sized:
+                    continue  # it catches up when it is
                 source = child.spec.inputs[slot]
                 if source.needs_success:
                     work.extend(self._fail_dependents(child, source, settled))
@@ -553,22 +598,45 @@ class Engine:
             if node.finished:
                 self._complete(node)
 
+    def _catch_up(self, child: NodeState, slot: int, source: Input) -> None:
+        """Pass on to a node that has just got its size what a parent has come to meanwhile."""
+        parent = self.nodes[source.parent]
+        if parent.sized and parent.size == 0:
+            self._pass_empty(parent, child, slot)
+            return
+        for start, stop in list(parent.done):
+            settled = _Settled(parent, start, stop, list(parent.failed.within(start, stop)), None)
+            if source.needs_success:
+                self._follow(self._fail_dependents(child, source, settled))
+            for a, b in self._served(child, source, settled):
+                self._ready(child, child.satisfy(slot, a, b))
+
+    def _pass_empty(self, parent: NodeState, child: NodeState, slot: int) -> None:
+        """A parent has ended that has no elements."""
+        if parent.unsizable is not None and child.spec.inputs[slot].needs_success:
+            failed = [self._fail(child, a, b, parent.unsizable) for a, b in list(child.done.gaps(0, child.size))]
+            self._follow(failed)
+        else:
+            self._ready(child, child.satisfy(slot, 0, child.size))
+
     def _fail_dependents(self, child: NodeState, source: Input, settled: _Settled) -> list[_Settled]:
         """Fail the child elements that wait for a failed parent element."""
         failed: list[_Settled] = []
         for element, a, b in self._dependents(child, source, settled):
             cause = settled.root or (settled.node.spec.id, element)
-            for start, stop in list(child.done.gaps(a, b)):
-                self._commands.append(FailElements(child.spec.id, start, stop, *cause))
-                child.done.add(start, stop)
-                failed.append(_Settled(child, start, stop, [(start, stop)], cause))
+            failed += [self._fail(child, start, stop, cause) for start, stop in list(child.done.gaps(a, b))]
         return failed
+
+    def _fail(self, child: NodeState, start: int, stop: int, cause: tuple[NodeId, int]) -> _Settled:
+        self._commands.append(FailElements(child.spec.id, start, stop, *cause))
+        child.done.add(start, stop)
+        return _Settled(child, start, stop, [(start, stop)], cause)
 
     def _dependents(self, child: NodeState, source: Input, settled: _Settled) -> Iterator[tuple[int, int, int]]:
         """For failed parent elements: (the element, start, stop) of the child elements that wait for it."""
         for start, stop in settled.failed:
             if source.parent_block == 0:
-                yield start, 0, child.spec.size
+                yield start, 0, child.size
                 return
             for element in range(start, stop):
                 block = element // source.parent_block
@@ -580,7 +648,7 @@ class Engine:
         block, node = source.parent_block, settled.node
         if block == 0:
             if node.finished:
-                yield 0, child.spec.size
+                yield 0, child.size
             return
         held = node.done.around(settled.start)
         if held is None:
@@ -594,8 +662,8 @@ class Engine:
         self, child: NodeState, source: Input, parent: NodeState, first: int, last: int
     ) -> Iterator[tuple[int, int]]:
         """The child's elements that wait for the parent's blocks ``[first, last)``, in each round through them."""
-        blocks = parent.spec.size // source.parent_block
-        for base in range(0, child.spec.size // source.child_block, blocks):
+        blocks = parent.size // source.parent_block
+        for base in range(0, child.size // source.child_block, blocks):
             yield (base + first) * source.child_block, (base + last) * source.child_block
 
     def _complete(self, node: NodeState) -> None:
@@ -604,10 +672,11 @@ class Engine:
         node.reported_finished = True
         self._unfinished -= 1
         self._commands.append(FinishNode(node.spec.id))
-        if node.spec.size == 0:  # nothing will ever be settled here, so its children hear of it now
+        if node.size == 0:  # nothing will ever be settled here, so its children hear of it now
             for child_id, slot in self.graph.children[node.spec.id]:
                 child = self.nodes[child_id]
-                self._ready(child, child.satisfy(slot, 0, child.spec.size))
+                if child.sized:
+                    self._pass_empty(node, child, slot)
 
     # ---- checks --------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import NewType
 
 from umbel.scheduler.errors import GraphError
 
-__all__ = ["Graph", "Input", "NodeId", "NodeSpec", "RetryPolicy", "ShapeId"]
+__all__ = ["Graph", "Input", "NodeId", "NodeSpec", "RetryPolicy", "ShapeId", "check_blocks"]
 
 #: Position of a node in its graph.
 NodeId = NewType("NodeId", int)
@@ -62,6 +62,7 @@ class NodeSpec:
 
     id: NodeId
     name: str
+    #: How many elements there are.
     size: int
     inputs: tuple[Input, ...] = ()
     #: None: the runtime evaluates the node itself, in the driver (choosing the best trial of a group, say).
@@ -73,6 +74,28 @@ class NodeSpec:
     priority: int = 0
     #: Seconds after which a running element is stopped; None: never.
     timeout_s: float | None = None
+    #: True: how many elements there are follows from results of other nodes; `size` is 0, and a `Sized` event tells.
+    sized_later: bool = False
+
+
+def check_blocks(node: NodeSpec, size: int, source: Input, parent: NodeSpec, parent_size: int) -> None:
+    """Check that the blocks of a node and of one of its inputs fit one another.
+
+    Raises:
+        GraphError: they don't.
+    """
+    if source.parent_block == 0:
+        return
+    parent_blocks, parent_rest = divmod(parent_size, source.parent_block)
+    child_blocks, child_rest = divmod(size, source.child_block)
+    rest = child_blocks % parent_blocks if parent_blocks else child_blocks
+    if parent_rest or child_rest or rest:
+        raise GraphError(
+            f"node {node.name!r} does not line up with its input {parent.name!r}",
+            got=f"{size} elements in blocks of {source.child_block}, "
+            f"{parent_size} elements in blocks of {source.parent_block}",
+            expected="the same number of whole blocks on both sides, or several rounds of the input's",
+        )
 
 
 class Graph:
@@ -93,6 +116,10 @@ class Graph:
                 )
             if node.size < 0:
                 raise GraphError(f"node {node.name!r} has a negative size", got=node.size, expected="zero or more")
+            if node.sized_later and (node.size or not node.inputs):
+                raise GraphError(
+                    f"node {node.name!r} can't get its size later", got=node, expected="size 0 until then, and an input"
+                )
             for slot, source in enumerate(node.inputs):
                 if not 0 <= source.parent < position:
                     raise GraphError(
@@ -100,26 +127,12 @@ class Graph:
                         got=f"input {source.parent} of node {position}",
                         expected="nodes in topological order, without cycles",
                     )
-                self._check_blocks(node, source)
+                if not (node.sized_later or self.nodes[source.parent].sized_later):
+                    check_blocks(node, node.size, source, self.nodes[source.parent], self.nodes[source.parent].size)
                 children[source.parent].append((node.id, slot))
         #: For each node, the (child, input slot) pairs that wait for it.
         self.children: tuple[tuple[tuple[NodeId, int], ...], ...] = tuple(tuple(c) for c in children)
         self.ranks = self._ranks()
-
-    def _check_blocks(self, node: NodeSpec, source: Input) -> None:
-        if source.parent_block == 0:
-            return
-        parent = self.nodes[source.parent]
-        parent_blocks, parent_rest = divmod(parent.size, source.parent_block)
-        child_blocks, child_rest = divmod(node.size, source.child_block)
-        rest = child_blocks % parent_blocks if parent_blocks else child_blocks
-        if parent_rest or child_rest or rest:
-            raise GraphError(
-                f"node {node.name!r} does not line up with its input {parent.name!r}",
-                got=f"{node.size} elements in blocks of {source.child_block}, "
-                f"{parent.size} elements in blocks of {source.parent_block}",
-                expected="the same number of whole blocks on both sides, or several rounds of the input's",
-            )
 
     def _ranks(self) -> tuple[int, ...]:
         """For each node, how many nodes follow it on the longest chain: the critical path goes first."""

@@ -61,11 +61,13 @@ def _wrong_node(node: NodeState, leases: list[OpenLease], retries: list[Piece]) 
     for start, stop in node.failed:
         if not node.done.covers(start, stop):
             return f"[{start}, {stop}) failed but is not done"
+    if not node.sized and any(start < stop for _, start, stop in places):
+        return "elements of it are scheduled though it is not known how many there are"
     if node.spec.shape is None:
         return None
-    ready = IntervalSet([(0, node.spec.size)])
+    ready = IntervalSet([(0, node.size)])
     for satisfied in node.satisfied:
-        for start, stop in satisfied.gaps(0, node.spec.size):
+        for start, stop in satisfied.gaps(0, node.size):
             ready.remove(start, stop)
     for start, stop in ready:
         if not seen.covers(start, stop):

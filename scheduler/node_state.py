@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from umbel.scheduler.graph import NodeSpec
+from umbel.scheduler.graph import NodeId, NodeSpec
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.lease_size import LeaseSizer
 
@@ -54,13 +54,21 @@ class NodeState:
         "queued",
         "reported_finished",
         "satisfied",
+        "size",
+        "sized",
         "sizer",
         "spec",
+        "unsizable",
         "waiting_retries",
     )
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
+        #: How many elements there are, once `sized`.
+        self.size = spec.size
+        self.sized = not spec.sized_later
+        #: The failed element (node, element) because of which there are none; None: there is no such thing.
+        self.unsizable: tuple[NodeId, int] | None = None
         #: For each input, the elements of this node for which it is there.
         self.satisfied = tuple(IntervalSet() for _ in spec.inputs)
         self.done = IntervalSet()
@@ -93,7 +101,7 @@ class NodeState:
     @property
     def finished(self) -> bool:
         """True if every element has ended."""
-        return len(self.done) == self.spec.size
+        return self.sized and len(self.done) == self.size
 
     @property
     def outstanding(self) -> int:

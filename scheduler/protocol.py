@@ -30,8 +30,10 @@ __all__ = [
     "Retire",
     "Retry",
     "Revoke",
+    "Sized",
     "StopWorker",
     "Tick",
+    "Unsizable",
     "WantWorkers",
     "WorkerId",
     "WorkerJoined",
@@ -134,6 +136,26 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Sized:
+    """How many elements a node has, of which that was not known before (`NodeSpec.sized_later`)."""
+
+    node: NodeId
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsizable:
+    """How many elements a node has will never be known, because this element of another node failed.
+
+    The node ends without elements, and whatever needs its value fails.
+    """
+
+    node: NodeId
+    cause_node: NodeId
+    cause_element: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -143,7 +165,7 @@ class Cancel:
     """Stop granting; what runs may be reported still."""
 
 
-Event = Capacity | WorkerJoined | WorkerLost | Reported | Evaluated | Tick | Cancel
+Event = Capacity | WorkerJoined | WorkerLost | Reported | Evaluated | Sized | Unsizable | Tick | Cancel
 
 
 # ---- commands ----------------------------------------------------------------------------------------------

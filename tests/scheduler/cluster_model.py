@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from umbel.scheduler.engine import Engine, Restored
@@ -31,8 +31,10 @@ from umbel.scheduler.protocol import (
     Retire,
     Retry,
     Revoke,
+    Sized,
     StopWorker,
     Tick,
+    Unsizable,
     WantWorkers,
     WorkerId,
     WorkerJoined,
@@ -84,8 +86,12 @@ class ClusterModel:
         workers: int = 3,
         behaviour: Behaviour | None = None,
         restored: dict[NodeId, Restored] | None = None,
+        later: Mapping[NodeId, tuple[NodeId, int]] | None = None,
     ) -> None:
         self.graph = graph
+        #: For nodes sized later: the node whose end tells their size, and the size.
+        self.later = dict(later or {})
+        self.unsizable: set[NodeId] = set()
         self.random = random.Random(seed)
         self.behaviour = behaviour or Behaviour()
         self.engine = Engine(graph, restored=restored, jitter_seed=seed)
@@ -149,7 +155,21 @@ class ClusterModel:
                 self.wanted[shape] = count
             case FinishNode(node):
                 self.finished_nodes[node] += 1
+                return [self.size(child, size) for child, (after, size) in self.later.items() if after == node]
         return []
+
+    def size(self, node: NodeId, size: int) -> Event:
+        """The size of a node, unless what tells it failed."""
+        after, _ = self.later[node]
+        if not self.engine.nodes[after].failed:
+            return Sized(node, size)
+        self.unsizable.add(node)
+        return Unsizable(node, after, 0)
+
+    def sizes(self) -> dict[NodeId, int]:
+        """How many elements each node has in the end."""
+        known = {node: size for node, (_, size) in self.later.items()}
+        return {s.id: 0 if s.id in self.unsizable else known.get(s.id, s.size) for s in self.graph}
 
     def start(self) -> None:
         """Say how many workers there can be."""

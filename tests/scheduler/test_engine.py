@@ -60,8 +60,9 @@ def reference(groups: int, trials: int, retries: int = 0) -> Graph:
 
 def check_complete(model: ClusterModel) -> None:
     """Every element ended exactly once, in exactly one way."""
+    sizes = model.sizes()
     for spec in model.graph:
-        for element in range(spec.size):
+        for element in range(sizes[spec.id]):
             at = (spec.id, element)
             ends = [
                 model.accepted[at] > 0,
@@ -179,6 +180,87 @@ def test_a_cross_product_starts_a_pair_when_both_its_elements_are_done() -> None
         check_complete(model)
         # Pair i is (i // 3, i % 3): those with b's second element fail.
         assert model.failed_upstream == {(NodeId(2), 1): (NodeId(1), 1), (NodeId(2), 4): (NodeId(1), 1)}
+
+
+def revealed(trials: int) -> Graph:
+    """list -> load (its length from the list) -> sweep -> best -> refit, and a reduction over it; plus a broadcast."""
+    return Graph(
+        [
+            NodeSpec(NodeId(0), "list", 1),
+            NodeSpec(NodeId(1), "settings", 1),
+            NodeSpec(NodeId(2), "load", 0, (Input(NodeId(0), 0),), sized_later=True),
+            NodeSpec(NodeId(3), "sweep", 0, (Input(NodeId(2), 1, trials), Input(NodeId(1), 0)), sized_later=True),
+            NodeSpec(
+                NodeId(4), "best", 0, (Input(NodeId(3), trials, needs_success=False),), shape=None, sized_later=True
+            ),
+            NodeSpec(NodeId(5), "refit", 0, (Input(NodeId(4)), Input(NodeId(2))), sized_later=True),
+            NodeSpec(NodeId(6), "report", 1, (Input(NodeId(5), 0),)),
+        ]
+    )
+
+
+def told_by_the_list(groups: int, trials: int) -> dict[NodeId, tuple[NodeId, int]]:
+    sizes = {NodeId(2): groups, NodeId(3): groups * trials, NodeId(4): groups, NodeId(5): groups}
+    return {node: (NodeId(0), size) for node, size in sizes.items()}
+
+
+@MANY
+@given(
+    seed=st.integers(0, 2**32),
+    groups=st.integers(0, 5),
+    trials=st.integers(1, 6),
+    crash=st.sampled_from([0.0, 0.1]),
+    failing=st.sampled_from([0, 3, 7]),
+    data=st.data(),
+)
+def test_lengths_that_only_a_result_reveals(
+    seed: int, groups: int, trials: int, crash: float, failing: int, data: st.DataObject
+) -> None:
+    def fail(node: NodeId, element: int, attempt: int) -> bool:
+        return failing > 0 and (node * 31 + element * 17 + seed) % failing == 0
+
+    done = data.draw(st.sets(st.integers(0, groups - 1))) if groups else set()
+    restored = {}
+    if done:  # an earlier sitting got so far
+        restored = {
+            NodeId(0): Restored(IntervalSet([(0, 1)]), IntervalSet()),
+            NodeId(2): Restored(IntervalSet((e, e + 1) for e in done), IntervalSet()),
+        }
+    behaviour = Behaviour(crash=crash, preempt=0.1, stale=0.2, fail=fail)
+    later = told_by_the_list(groups, trials)
+    model = ClusterModel(revealed(trials), seed=seed, behaviour=behaviour, restored=restored, later=later)
+    model.run()
+    for element in done:
+        assert not model.accepted[NodeId(2), element]
+        model.accepted[NodeId(2), element] = 1
+    if done:
+        model.accepted[NodeId(0), 0] += 1
+    check_complete(model)
+    if not crash and not groups and not model.unsizable:
+        assert model.accepted[NodeId(6), 0] == 1  # a reduction over nothing runs
+
+
+def test_a_list_that_failed_fails_what_needs_the_fan_out_over_it() -> None:
+    model = ClusterModel(
+        revealed(2),
+        behaviour=Behaviour(fail=lambda node, element, attempt: node == 0),
+        later=told_by_the_list(3, 2),
+    )
+    model.run()
+    check_complete(model)
+    assert model.failed_upstream == {(NodeId(6), 0): (NodeId(0), 0)}
+
+
+def test_a_size_that_does_not_fit_is_refused() -> None:
+    graph = Graph(
+        [
+            NodeSpec(NodeId(0), "list", 1),
+            NodeSpec(NodeId(1), "a", 3),
+            NodeSpec(NodeId(2), "b", 0, (Input(NodeId(0), 0), Input(NodeId(1))), sized_later=True),
+        ]
+    )
+    with pytest.raises(GraphError, match="does not line up"):
+        ClusterModel(graph, later={NodeId(2): (NodeId(0), 2)}).run()
 
 
 def test_a_group_is_evaluated_even_if_all_its_trials_failed() -> None:
