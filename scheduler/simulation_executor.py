@@ -125,10 +125,12 @@ class Members:
             self._count[shape] += missing
             for worker in self._machines.add_workers(shape, first, missing):
                 self.by_name[worker.name] = worker
+            self._processes.polled(len(self.by_name))
 
     def forget(self, worker: SimulatedWorker) -> None:
         """A worker is known no longer."""
         del self.by_name[worker.name]
+        self._processes.polled(len(self.by_name))
         self._count[worker.shape] -= 1
         self._joined[worker.shape] -= worker.joined
 

@@ -41,7 +41,6 @@ class Processes:
         on_answer: an answer arrives at the driver.
         on_copy: an answer arrives there a second time.
         on_death: a process has died by itself.
-        members: says how many workers the driver has.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Processes:
         on_answer: Callable[[SimulatedWorker, Answer], None],
         on_copy: Callable[[SimulatedWorker, Answer], None],
         on_death: Callable[[SimulatedWorker], None],
-        members: Callable[[], int],
     ) -> None:
         self._scenario = scenario
         self._times = times
@@ -65,13 +63,22 @@ class Processes:
         self._on_answer = on_answer
         self._on_copy = on_copy
         self._on_death = on_death
-        self._members = members
         self._lease_s = scenario.costs.lease_s
         self._each_poll = scenario.polling.each or any(spec.timeout_s is not None for spec in scenario.graph)
         #: Share of the driver's time that answers with news take.
         self._news_load = self._news_at = 0.0
         self._answer_s = scenario.costs.answer_s
         self._period_extra_s = wire.round_trip_s + scenario.costs.answer_s
+        self.polled(0)
+
+    def polled(self, workers: int) -> None:
+        """The driver polls this many workers from now on."""
+        polling = self._scenario.polling
+        #: Seconds that a poll waits for news.
+        self._wait_s = max(polling.every_s, polling.spacing_s * workers)
+        #: Seconds that the driver takes for one answer of each of them, and the share of its time if none has news.
+        self._round_s = self._answer_s * workers
+        self._quiet_load = self._round_s / (self._wait_s + self._period_extra_s)
 
     # ---- messages from the driver --------------------------------------------------------------------------
 
@@ -153,13 +160,9 @@ class Processes:
 
     # ---- answers -------------------------------------------------------------------------------------------
 
-    def _wait_s(self) -> float:
-        polling = self._scenario.polling
-        return max(polling.every_s, polling.spacing_s * self._members())
-
     def _plan_answer(self, worker: SimulatedWorker) -> None:
         """When does the poll that waits here return, if not for a lease's end?"""
-        wait_s, held, poll_at = self._wait_s(), worker.running, worker.poll_at
+        wait_s, held, poll_at = self._wait_s, worker.running, worker.poll_at
         assert poll_at is not None
         due = poll_at + wait_s
         if self._each_poll:
@@ -198,7 +201,7 @@ class Processes:
     def _count_quiet_polls(self, since: float) -> None:
         """Count the polls without news up to now, which were not simulated."""
         now = self._clock.now
-        count = int((now - since) / (self._wait_s() + self._period_extra_s + self._queue_s()))
+        count = int((now - since) / (self._wait_s + self._period_extra_s + self._queue_s()))
         if count:
             self._meters.traffic.spread(2 * count, since, now)
             self._meters.driver_busy_s += count * self._scenario.costs.answer_s
@@ -217,17 +220,16 @@ class Processes:
         self._news_load *= exp((self._news_at - now) / LOAD_OVER_S)
         self._news_load += handled_s / LOAD_OVER_S
         self._news_at = now
-        quiet_load = self._answer_s * self._members() / (self._wait_s() + self._period_extra_s)
-        if quiet_load + self._news_load > FLOODED:
+        if self._quiet_load + self._news_load > FLOODED:
             return handled_s  # it waits in the queue instead
-        return handled_s / (1.0 - quiet_load)
+        return handled_s / (1.0 - self._quiet_load)
 
     def _queue_s(self) -> float:
         """How long an answer queues if all that arrives keeps the driver busy: each worker has one poll out."""
         if self._each_poll:
             return 0.0
         left = max(0.01, 1.0 - self._news_load)
-        return max(0.0, self._answer_s * self._members() / left - self._wait_s())
+        return max(0.0, self._round_s / left - self._wait_s)
 
     # ---- deaths --------------------------------------------------------------------------------------------
 

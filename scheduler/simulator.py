@@ -94,7 +94,6 @@ class Simulator:
             on_answer=self._on_answer,
             on_copy=self._on_copy,
             on_death=self._on_death,
-            members=lambda: len(self._members),
         )
         self._machines = Machines(
             scenario,
