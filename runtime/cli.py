@@ -104,6 +104,10 @@ def show(name: RunArgument, store: StoreOption = None, as_json: JsonOption = Fal
     typer.echo(f"{found.name}: {facts['status']}, in {found.store_url}")
     typer.echo(f"  made      {str(record.get('created'))[:19]} UTC by {record.get('user')} on {record.get('host')}")
     typer.echo(f"  command   {' '.join(record.get('command', []))}")
+    git = record.get("git")
+    if git:
+        changed = ", with changes since" if git.get("dirty") else ""
+        typer.echo(f"  commit    {str(git.get('commit'))[:12]} on {git.get('branch') or 'no branch'}{changed}")
     typer.echo(f"  versions  {', '.join(f'{k} {v}' for k, v in record.get('versions', {}).items())}")
     print_rows(facts["nodes"], ["name", "kind", "size", "done", "failed", "seconds"])
 

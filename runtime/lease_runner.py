@@ -29,6 +29,7 @@ from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.scheduler.identity import element_key
 from umbel.scheduler.protocol import Lease, LeaseId, Retry
 from umbel.storage.objects import ObjectStore
+from umbel.storage.redaction import redact_url
 
 __all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
 
@@ -137,9 +138,9 @@ class _Call:
 def describe_error(error: BaseException) -> str:
     """An exception as the text of a row: its traceback from the user's function on, the end of it if it is long."""
     if isinstance(error, UmbelError):
-        return f"{type(error).__name__}: {error}"
+        return redact_url(f"{type(error).__name__}: {error}")
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+    text = redact_url("".join(traceback.format_exception(type(error), error, frames)).rstrip())
     return text if len(text) <= ERROR_LIMIT else "…" + text[-ERROR_LIMIT:]
 
 

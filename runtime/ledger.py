@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from umbel.runtime.credentials import hidden_values
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
@@ -280,7 +281,7 @@ class Ledger:
         (sweep_id,) = planned.sources
         assert sweep_id is not None
         selection, source = self._selections[sweep_id], node.sweep.source
-        keys = dict(node.sweep.groups[group])
+        keys, hidden = dict(node.sweep.groups[group]), hidden_values(source.space)
         chosen: list[Best] = []
         for candidate in selection.of(group)[: node.k or 1]:
             position = candidate.trial - group * source.trials
@@ -288,7 +289,7 @@ class Ledger:
             chosen.append(
                 Best(
                     keys,
-                    batch.configs(keys)[0],
+                    hidden.config(batch.configs(keys)[0]),
                     selection.value(candidate),
                     dict(candidate.metrics),
                     candidate.trial,

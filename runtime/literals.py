@@ -15,6 +15,7 @@ from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import canonical_json
 from umbel.storage.codecs import encode
 from umbel.storage.objects import ObjectStore
+from umbel.storage.redaction import is_secret_name
 
 __all__ = ["Literals"]
 
@@ -30,11 +31,15 @@ class Literals:
     def __init__(self, plan: Plan, objects: ObjectStore) -> None:
         self._objects = objects
         self._single: dict[tuple[NodeId, int], ValueHandle] = {}
+        #: Arguments whose name says that they are credentials.
+        self._credentials: set[tuple[NodeId, int]] = set()
         self._sequences: dict[tuple[NodeId, int], tuple[Argument, Sequence[object]]] = {}
         for planned in plan.nodes:
             for position, argument in enumerate(planned.node.arguments):
                 if planned.sources[position] is not None:
                     continue
+                if is_secret_name(argument.keyword):
+                    self._credentials.add((planned.id, position))
                 if argument.kind is InputKind.ONE:
                     self._single[planned.id, position] = store_value(argument.source, objects)
                 else:
@@ -56,6 +61,8 @@ class Literals:
 
     def _digest(self, node: NodeId, position: int) -> str | None:
         single = self._single.get((node, position))
+        if (node, position) in self._credentials:
+            return None  # not even a digest is kept: a weak password can be found from it
         if single is not None:
             return single.digest
         if (node, position) not in self._sequences:

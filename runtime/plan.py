@@ -13,6 +13,7 @@ from typing import Any
 import cloudpickle
 
 from umbel.runtime.code import CodeFingerprint, check_picklable, fingerprint
+from umbel.runtime.credentials import hidden_values
 from umbel.runtime.nodes import BestNode, Node, Sweep, TaskNode
 from umbel.runtime.programs import InputKind, Parameter, Program, SweepProgram, TaskProgram
 from umbel.runtime.task import Resources, Task
@@ -94,7 +95,7 @@ class Plan:
                 "mode": node.mode,
                 "search": node.source.search,
                 "seed": node.source.seed,
-                "space": node.source.space.describe(value_digest),
+                "space": hidden_values(node.source.space).space().describe(value_digest),
             }
         elif isinstance(node, BestNode):
             entry["top"] = node.k

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from umbel.runtime.credentials import hidden_values
 from umbel.runtime.metrics import DEFAULT
 from umbel.runtime.programs import SweepProgram
 from umbel.runtime.values import ValueHandle, value_digest
@@ -28,6 +29,7 @@ from umbel.storage.columns import (
     strings,
     timestamps,
 )
+from umbel.storage.redaction import redact_url
 from umbel.storage.trial_rows import metric_column
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
@@ -117,6 +119,7 @@ class TrialRows:
     def __init__(self, program: SweepProgram, place: Place) -> None:
         self._program = program
         self._place = place
+        self._hidden = hidden_values(program.source.space).columns
         self._group_names = tuple(program.groups[0]) if program.groups else ()
 
     def build(self, parts: Sequence[TrialPart]) -> pa.RecordBatch | None:
@@ -146,7 +149,9 @@ class TrialRows:
             values = [program.groups[part.chunk.group][name] for part in parts]
             columns[name] = _group_column(values, which)
         for name in program.source.space.column_names:
-            columns[f"config_{name}"] = _config_column([_cut(part, part.chunk.batch.columns[name]) for part in parts])
+            config = [_cut(part, part.chunk.batch.columns[name]) for part in parts]
+            hide = self._hidden.get(name)
+            columns[f"config_{name}"] = _config_column(config if hide is None else [list(map(hide, c)) for c in config])
         for name, column in self._metrics(outcomes):
             columns[name] = column
         columns["status"] = coded([outcome.status for outcome in outcomes])
@@ -224,7 +229,7 @@ def output_rows(place: Place, output: Sequence[tuple[int, int, str]]) -> pa.Reco
             "element": integers([element for element, _, _ in output]),
             "attempt": integers([attempt for _, attempt, _ in output], pa.int32()),
             "worker": _constant(place.worker, len(output)),
-            "text": strings([text.encode(errors="replace").decode() for _, _, text in output]),
+            "text": strings([redact_url(text).encode(errors="replace").decode() for _, _, text in output]),
         }
     )
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import platform
+import functools
 import secrets
-import socket
-import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import Node
 from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.progress import Progress, format_count, format_duration, make_progress
+from umbel.runtime.provenance import describe_process
 from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
@@ -31,7 +28,7 @@ from umbel.scheduler.engine import Engine
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
 from umbel.storage.layout import check_name
 from umbel.storage.ownership import Ownership
-from umbel.storage.redaction import redact_argv, redact_url
+from umbel.storage.redaction import redact_url
 from umbel.storage.run import Run
 from umbel.storage.segments import SegmentWriter
 from umbel.storage.store import Store, open_store
@@ -122,12 +119,14 @@ def run(
     existing = opened.load_record(run_id)
     if existing is not None:
         check_same(run_id, existing, graph)
+    files = sorted({path for code in plan.code.values() for path in code.files})
+    about = functools.cache(functools.partial(describe_process, opened, files))
     ownership = Ownership.acquire(opened.objects, run_id)
     try:
         if existing is None:
-            opened.create_run(_record(run_id, graph, plan, opened))
+            opened.create_run(_record(run_id, graph, files, opened, about()))
         reason = _carry_out(
-            plan, literals, opened, run_id, ownership, shown, executor, address, workers, started, limits
+            plan, literals, opened, run_id, ownership, shown, executor, address, workers, started, limits, about
         )
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
@@ -157,8 +156,9 @@ def _carry_out(
     workers: int | None,
     started: float,
     limits: Limits,
+    about: Callable[[], dict[str, Any]],
 ) -> str:
-    """Run what is not done; returns how it ended."""
+    """Run what is not done; returns how it ended. ``about`` says who does."""
     writer = SegmentWriter(store.objects)
     try:
         ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
@@ -168,6 +168,7 @@ def _carry_out(
         resumed = session.done
         shown.start(run_id, store.url, session.total, resumed)
         if not session.finished:
+            store.add_sitting(run_id, ownership.record.acquired, ownership.record.token, about())
             if executor == "inline":
                 InlineExecutor(plan, store.objects, run_id).run(session)
             else:
@@ -214,37 +215,20 @@ def _close_quietly(writer: SegmentWriter) -> None:
         warnings.warn(f"the last results could not be written: {error}", stacklevel=2)
 
 
-def _record(run_id: str, graph: list[dict[str, object]], plan: Plan, store: Store) -> dict[str, object]:
+def _record(
+    run_id: str, graph: list[dict[str, object]], files: list[Path], store: Store, about: Mapping[str, Any]
+) -> dict[str, object]:
     """Who, when, what: the run's record."""
-    files = sorted({path for code in plan.code.values() for path in code.files})
-    root = Path.cwd()
     return {
         "format": 1,
         "id": run_id,
         "name": run_id,
         "created": datetime.now(UTC).isoformat(),
-        "user": _user(),
-        "host": socket.gethostname(),
-        "command": redact_argv(sys.argv),
+        **about,
         "store": redact_url(store.url),
-        "versions": {
-            "umbel": version("umbel"),
-            "python": platform.python_version(),
-            "ray": version("ray"),
-            "numpy": version("numpy"),
-            "pyarrow": version("pyarrow"),
-        },
-        "platform": platform.platform(),
-        "source": store.put_code(source_zip(files, root)) if files else None,
+        "source": store.put_code(source_zip(files, Path.cwd())) if files else None,
         "graph": {"nodes": graph},
     }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
 
 
 def _generated_name() -> str:

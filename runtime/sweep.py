@@ -16,6 +16,7 @@ from umbel.scheduler.errors import GraphError, SpaceError, UsageError
 from umbel.scheduler.sampling import Search, TrialSource, validate_search
 from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
+from umbel.storage.redaction import is_secret_name
 
 __all__ = ["sweep"]
 
@@ -203,6 +204,13 @@ def _check_names(space: Space, groups: Sequence[Mapping[str, object]]) -> None:
                 got=f"over={{{key!r}: …}}",
                 expected=f"another name than {', '.join(sorted(RESERVED))}, {', '.join(RESERVED_PREFIXES)}…",
                 hint="rename it",
+            )
+        if is_secret_name(key):
+            raise UsageError(
+                f"the group key {key!r} looks like the name of a credential, and groups stand in every row",
+                got=f"over={{{key!r}: …}}",
+                expected="groups that may be written down",
+                hint="name the groups by something else, and read the credential inside the function",
             )
         if folded in seen:
             raise UsageError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError
+from umbel.storage.artifacts import put_content
+from umbel.storage.codecs import digest_of
 from umbel.storage.objects import ObjectStore
 
-__all__ = ["create_document", "read_document"]
+__all__ = ["create_document", "put_document", "read_document"]
 
 
 def create_document(objects: ObjectStore, path: str, content: Mapping[str, Any]) -> None:
@@ -19,6 +21,20 @@ def create_document(objects: ObjectStore, path: str, content: Mapping[str, Any])
         StoreConflictError: it exists already.
     """
     objects.create(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True).encode())
+
+
+def put_document(objects: ObjectStore, path_of: Callable[[str], str], content: Mapping[str, Any]) -> str:
+    """Store a JSON object under the digest of its text, which is returned; equal content is stored once.
+
+    Args:
+        objects: the store.
+        path_of: gives the path of a digest.
+        content: plain data, keys of one kind.
+    """
+    data = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
+    digest = digest_of(data)
+    put_content(objects, path_of(digest), data)
+    return digest
 
 
 def read_document(objects: ObjectStore, path: str) -> dict[str, Any] | None:

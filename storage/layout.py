@@ -11,8 +11,11 @@ runs/<run-id>/cancel/<token>.json         asks the owner with this token to stop
 runs/<run-id>/trials/<sweep>/<n>.parquet  segments of trials
 runs/<run-id>/values/<node>/<n>.parquet   segments of values
 runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
+runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
+code/<sha256>.diff                        what differed from the last commit
+environments/<sha256>.json                what was installed
 artifacts/<sha256>                        models and large values, by content
 ```
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 
 from umbel.scheduler.errors import UsageError
 
@@ -32,7 +36,9 @@ __all__ = [
     "cancellation",
     "check_name",
     "code",
+    "diff",
     "end",
+    "environment",
     "numbered",
     "output_folder",
     "owner",
@@ -41,6 +47,8 @@ __all__ = [
     "run_folder",
     "segment",
     "segment_number",
+    "sitting",
+    "sittings_folder",
     "trials_folder",
     "values_folder",
 ]
@@ -120,6 +128,26 @@ def numbered(paths: Iterable[str]) -> list[tuple[int, str]]:
 def code(digest: str) -> str:
     """An archive of source code, by its content."""
     return f"code/{digest}.zip"
+
+
+def diff(digest: str) -> str:
+    """What a repository's files differed in from its last commit, by its content."""
+    return f"code/{digest}.diff"
+
+
+def environment(digest: str) -> str:
+    """What was installed, by its content."""
+    return f"environments/{digest}.json"
+
+
+def sittings_folder(run_id: str) -> str:
+    """The folder of the records of who carried the run out."""
+    return f"{RUNS}/{run_id}/sittings"
+
+
+def sitting(run_id: str, began: datetime, token: str) -> str:
+    """One of these records; their names are in order of time."""
+    return f"{RUNS}/{run_id}/sittings/{began:%Y%m%dT%H%M%S%f}-{token[:8]}.json"
 
 
 def artifact(digest: str) -> str:

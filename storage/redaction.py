@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["REDACTED", "redact", "redact_argv", "redact_url"]
+__all__ = ["REDACTED", "is_secret_name", "redact", "redact_argv", "redact_url"]
 
 #: What stands in the place of a credential.
 REDACTED = "<redacted>"
@@ -91,10 +91,10 @@ def redact(value: Any) -> Any:
     if isinstance(value, str):
         return _redact_text(value)
     if isinstance(value, Mapping):
-        named = _is_secret_name(value.get("name")) and "value" in value
+        named = is_secret_name(value.get("name")) and "value" in value
         return {
             redact_url(key) if isinstance(key, str) else key: (
-                _hidden(inner) if _is_secret_name(key) or (named and key == "value") else redact(inner)
+                _hidden(inner) if is_secret_name(key) or (named and key == "value") else redact(inner)
             )
             for key, inner in value.items()
         }
@@ -120,7 +120,7 @@ def redact_argv(argv: Sequence[str]) -> list[str]:
             hide_next = False
             continue
         name, equals, _ = argument.partition("=")
-        secret = _is_secret_name(name) and not re.search(r"[\s/:]", name)
+        secret = is_secret_name(name) and not re.search(r"[\s/:]", name)
         found.append(f"{name}={REDACTED}" if secret and equals else _redact_text(argument))
         hide_next = secret and not equals and argument.startswith("-")
     return found
@@ -135,10 +135,11 @@ def redact_url(url: str) -> str:
 
     def parameter(match: re.Match[str]) -> str:
         name = match["name"]
-        secret = _is_secret_name(name) or name.lower() in _QUERY_NAMES
+        secret = is_secret_name(name) or name.lower() in _QUERY_NAMES
         return f"{match['before']}{name}={REDACTED}" if secret and match["value"] else match[0]
 
-    url = _USERINFO.sub(lambda match: f"{match['scheme']}{match['user']}:{REDACTED}@", url)
+    if "://" in url:  # looked for first: on a long text without one the search takes quadratic time
+        url = _USERINFO.sub(lambda match: f"{match['scheme']}{match['user']}:{REDACTED}@", url)
     return _KNOWN.sub(REDACTED, _QUERY.sub(parameter, url))
 
 
@@ -149,19 +150,19 @@ def _hidden(value: Any) -> Any:
 
 def _redact_text(text: str) -> str:
     def pair(match: re.Match[str]) -> str:
-        if not _is_secret_name(match["name"]) or match["value"].startswith("//"):
+        if not is_secret_name(match["name"]) or match["value"].startswith("//"):
             return match["name"] + match["between"] + _PAIR.sub(pair, match["value"])  # --set=password=x
         quote = match["value"][0] if match["value"][0] in "\"'" else ""
         return f"{match['name']}{match['between']}{quote}{REDACTED}{quote}"
 
     def option(match: re.Match[str]) -> str:
-        return f"{match['name']}{match['between']}{REDACTED}" if _is_secret_name(match["name"]) else match[0]
+        return f"{match['name']}{match['between']}{REDACTED}" if is_secret_name(match["name"]) else match[0]
 
     text = _HEADER.sub(lambda match: f"{match['name']}{match['between']}{REDACTED}", text)
     return _OPTION.sub(option, _PAIR.sub(pair, redact_url(text)))
 
 
-def _is_secret_name(name: object) -> bool:
+def is_secret_name(name: object) -> bool:
     """Whether a name means a credential, by its words."""
     if not isinstance(name, str) or len(name) > 200 or name == "PWD":  # the shell's folder
         return False

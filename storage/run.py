@@ -82,6 +82,32 @@ class Run:
         """
         return run_status(self._objects, self.id)
 
+    def sittings(self) -> list[dict[str, Any]]:
+        """Who carried the run out, one record a sitting in order of time: the first, and each that resumed it.
+
+        Each says: began, user, host, pid, command, job, versions, platform, image, environment, git. Sittings that
+        found nothing left to do are not recorded. Cost: a listing, and a read each.
+        """
+        paths = self._objects.list(layout.sittings_folder(self.id))
+        found = [read_document(self._objects, path) for path in paths if path.endswith(".json")]
+        return [record for record in found if record is not None]
+
+    def environment(self) -> dict[str, Any] | None:
+        """What the process that made the run ran on: python, system, machine, image, packages with their versions.
+
+        None: the run was made before this was recorded.
+        """
+        digest = self.record.get("environment")
+        return None if digest is None else read_document(self._objects, layout.environment(str(digest)))
+
+    def code_diff(self) -> str | None:
+        """What the project's repository differed in from its last commit when the run was made; None: nothing.
+
+        The first MiB of it; credentials are left out.
+        """
+        digest = (self.record.get("git") or {}).get("diff")
+        return None if digest is None else self._objects.read(layout.diff(str(digest))).decode()
+
     def __repr__(self) -> str:
         try:
             status = self.status

@@ -15,7 +15,7 @@ from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorru
 from umbel.storage import layout
 from umbel.storage.artifacts import put_content
 from umbel.storage.codecs import digest_of
-from umbel.storage.documents import create_document, read_document
+from umbel.storage.documents import create_document, put_document, read_document
 from umbel.storage.graph_record import GraphRecord, near_names
 from umbel.storage.objects import ObjectStore
 from umbel.storage.run import Run, run_status
@@ -178,6 +178,29 @@ class Store:
         digest = digest_of(zip_bytes)
         put_content(self.objects, layout.code(digest), zip_bytes)
         return digest
+
+    def put_environment(self, content: Mapping[str, Any]) -> str:
+        """Store what is installed under the digest of its text, which is returned."""
+        return put_document(self.objects, layout.environment, content)
+
+    def put_diff(self, text: bytes) -> str:
+        """Store what differs from a commit under its digest, which is returned."""
+        digest = digest_of(text)
+        put_content(self.objects, layout.diff(digest), text)
+        return digest
+
+    def add_sitting(self, run_id: str, began: datetime, token: str, record: Mapping[str, Any]) -> None:
+        """Note who carries a run out from now on.
+
+        Args:
+            run_id: the run.
+            began: when, UTC.
+            token: random; tells two that began at once apart.
+            record: who and where; plain data.
+        """
+        create_document(
+            self.objects, layout.sitting(run_id, began, token), {"began": began.isoformat(), "token": token, **record}
+        )
 
     def _mark_format(self) -> None:
         self.check_format()
