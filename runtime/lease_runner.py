@@ -6,6 +6,7 @@ The running thread only runs the user's function and appends an outcome; making 
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -22,14 +23,14 @@ from umbel.runtime.context import TrialContext
 from umbel.runtime.metrics import DEFAULT, check_has, named_metrics, to_metrics
 from umbel.runtime.output import Tail, kept
 from umbel.runtime.programs import InputKind, LeaseInputs, Program, SweepProgram, TaskProgram
-from umbel.runtime.results import Result
+from umbel.runtime.results import Result, Sourced
 from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
 from umbel.runtime.values import ValueCache, ValueHandle, store_model, store_value
 from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.scheduler.identity import element_key
 from umbel.scheduler.protocol import Lease, LeaseId, Retry
 from umbel.storage.objects import ObjectStore
-from umbel.storage.redaction import redact_url
+from umbel.storage.redaction import is_secret_name, redact_url
 
 __all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
 
@@ -437,12 +438,21 @@ class _TaskLease(RunningLease):
             )
 
     def _run_element(self, handles: list[tuple[ValueHandle, ...]]) -> ElementOutcome:
-        key = element_key(self._program.code, [handle.digest for held in handles for handle in held])
+        key = element_key(
+            self._program.code,
+            [
+                handle.digest
+                for parameter, held in zip(self._program.parameters, handles, strict=True)
+                if not is_secret_name(parameter.keyword)  # no digest of a credential is kept
+                for handle in held
+            ],
+        )
         started = self._current_since + self._clock_offset
         clock = time.perf_counter
         begun = clock()
         metrics: dict[str, float] | None = None
         model: str | None = None
+        source: str | None = None
         in_function = False
         try:
             args, kwargs = self._call.fill(handles)
@@ -454,6 +464,9 @@ class _TaskLease(RunningLease):
                 if value.model is not None:
                     model = store_model(value.model, self._call.objects)
                 value = dict(value.metrics) if not isinstance(value.metrics, (int, float)) else value.metrics
+            elif isinstance(value, Sourced):
+                source = json.dumps(value.source, default=str)
+                value = value.value
             handle = store_value(value, self._call.objects)
         except BaseException as error:
             if _store_failed(error) and not in_function:
@@ -461,7 +474,7 @@ class _TaskLease(RunningLease):
             seconds = clock() - begun
             retry = self._call.retries(error)
             return ElementOutcome(started, seconds, None, "failed", describe_error(error), metrics, model, key, retry)
-        return ElementOutcome(started, seconds, handle, metrics=metrics, model=model, key=key)
+        return ElementOutcome(started, seconds, handle, metrics=metrics, model=model, key=key, source=source)
 
     def _finished(self) -> int:
         return len(self._outcomes)

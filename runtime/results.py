@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Best", "Result"]
+__all__ = ["Best", "Result", "Sourced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,15 @@ class Result:
 
     metrics: float | Mapping[str, float]
     model: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """A value that came from outside, with what is to be noted of where it came from; as a task's result, the value."""
+
+    value: object
+    #: Plain data, without credentials.
+    source: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ class ElementOutcome:
     #: Content key of code and inputs.
     key: str | None = None
     retry: bool = False
+    #: Where a value that was read came from, as JSON.
+    source: str | None = None
     #: What it printed.
     output: str | None = None
 
@@ -219,6 +221,8 @@ def element_rows(
     columns["worker"] = _constant(place.worker, len(rows))
     columns["code"] = _constant(code, len(rows))
     columns["key"] = strings([outcome.key for outcome in rows])
+    if any(outcome.source is not None for outcome in rows):
+        columns["source"] = strings([outcome.source for outcome in rows])
     return pa.record_batch(columns)
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from umbel.runtime.context import TrialContext, report, trial
+    from umbel.runtime.data import read
     from umbel.runtime.nodes import Node, Sweep
     from umbel.runtime.product import product
     from umbel.runtime.results import Best, Result
     from umbel.runtime.run import run
+    from umbel.runtime.sql import read_sql
     from umbel.runtime.sweep import sweep
     from umbel.runtime.task import Task, task
     from umbel.scheduler.errors import (
@@ -46,10 +48,12 @@ _ERRORS = (
 )
 _HOMES = {
     "umbel.runtime.context": "TrialContext report trial",
+    "umbel.runtime.data": "read",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
     "umbel.runtime.results": "Best Result",
     "umbel.runtime.run": "run",
+    "umbel.runtime.sql": "read_sql",
     "umbel.runtime.sweep": "sweep",
     "umbel.runtime.task": "Task task",
     "umbel.scheduler.errors": _ERRORS,
@@ -63,6 +67,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "task",
     "Task",
     "product",
+    "read",
+    "read_sql",
     "sweep",
     "Sweep",
     "Node",
