@@ -22,6 +22,7 @@ __all__ = [
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
+    "StoreUnavailableError",
     "UmbelError",
     "UsageError",
 ]
@@ -98,6 +99,10 @@ class StoreError(UmbelError):
 
 class StoreFullError(StoreError):
     """No space is left; what is durable stays unharmed and the run can be resumed."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store does not answer, or not as it should, and went on so while requests were repeated; it may pass."""
 
 
 class StoreConflictError(StoreError):

@@ -14,13 +14,20 @@ from umbel.storage.objects import ObjectStore
 __all__ = ["create_document", "put_document", "read_document"]
 
 
-def create_document(objects: ObjectStore, path: str, content: Mapping[str, Any]) -> None:
+def create_document(objects: ObjectStore, path: str, content: Mapping[str, Any], *, unique: bool = False) -> None:
     """Create a JSON object; keys keep their order.
+
+    Args:
+        objects: the store.
+        path: its path.
+        content: what it says.
+        unique: nobody else could have made this very content (see `ObjectStore.create`).
 
     Raises:
         StoreConflictError: it exists already.
     """
-    objects.create(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True).encode())
+    data = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True).encode()
+    objects.create(path, data, unique=unique)
 
 
 def put_document(objects: ObjectStore, path_of: Callable[[str], str], content: Mapping[str, Any]) -> str:

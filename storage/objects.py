@@ -7,25 +7,39 @@ Umbel knows about who writes what is built on that. This module must not know wh
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
-from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError, StoreFullError, UsageError
+from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError, UsageError
+from umbel.storage.client_errors import CHOOSE_ANOTHER
 from umbel.storage.redaction import redact_url
 
-__all__ = ["ObjectStore", "check_path", "raise_store_error"]
+__all__ = ["ObjectInfo", "ObjectStore", "check_path"]
 
 #: Inside the class the name ``list`` is its method's.
 Paths = list[str]
+InfoList = list["ObjectInfo"]
 
 _PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
-#: EFBIG is what a limit on file sizes answers: to the writer it is the same thing.
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+#: Seconds to wait for a storage that does not answer at first contact.
+_FIRST_CONTACT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a listing."""
+
+    path: str
+    size_bytes: int
+    #: When it was made, UTC, by the storage's clock; None: the storage does not say.
+    modified: datetime | None
 
 
 class ObjectStore(ABC):
@@ -71,8 +85,10 @@ class ObjectStore(ABC):
 
             return LocalObjectStore(url if match is None else url[match.end() :])
         from umbel.storage.objects_fsspec import FsspecObjectStore
+        from umbel.storage.retries import RetryingObjectStore
 
-        return FsspecObjectStore(url, storage_options)
+        store = FsspecObjectStore(url, storage_options)
+        return store if store.is_process_local else RetryingObjectStore(store)
 
     # ---- what a backend provides; paths are already checked ------------------------------------------------
 
@@ -83,10 +99,16 @@ class ObjectStore(ABC):
     def _read(self, path: str) -> bytes: ...
 
     @abstractmethod
+    def _read_range(self, path: str, offset: int, length: int) -> bytes: ...
+
+    @abstractmethod
     def _size(self, path: str) -> int | None: ...
 
     @abstractmethod
     def _list(self, folder: str, recursive: bool) -> Paths: ...
+
+    @abstractmethod
+    def _list_details(self, folder: str) -> InfoList: ...
 
     @abstractmethod
     def _list_folders(self, folder: str) -> Paths: ...
@@ -145,6 +167,23 @@ class ObjectStore(ABC):
         check_path(path)
         return self._read(path)
 
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """A part of an object; shorter than asked for where the object ends before.
+
+        Args:
+            path: the object.
+            offset: of the first byte.
+            length: in bytes, at least 1.
+
+        Raises:
+            NotFoundError: there is no such object.
+            StoreError: it can't be read.
+        """
+        check_path(path)
+        if offset < 0 or length < 1:
+            raise UsageError("no such part of an object", got=f"{length} bytes from {offset}", expected="≥ 1 from ≥ 0")
+        return self._read_range(path, offset, length)
+
     def size(self, path: str) -> int:
         """The size of an object in bytes.
 
@@ -173,6 +212,13 @@ class ObjectStore(ABC):
         if folder:
             check_path(folder)
         return sorted(self._list(folder, recursive))
+
+    def list_details(self, prefix: str = "") -> InfoList:
+        """The objects of a folder and of its folders, with sizes and times, sorted by path."""
+        folder = prefix.rstrip("/")
+        if folder:
+            check_path(folder)
+        return sorted(self._list_details(folder), key=lambda info: info.path)
 
     def list_folders(self, prefix: str = "") -> Paths:
         """The folders directly in a folder, sorted, by name alone (not by path)."""
@@ -204,25 +250,47 @@ class ObjectStore(ABC):
                 return new_path
 
     def check_writable(self) -> None:
-        """Create and delete an object, to learn before any work starts whether results can be kept.
+        """Create, read and delete an object, to learn before any work starts whether results can be kept.
+
+        It is also created twice: a storage that lets that pass could not tell two writers of one run apart.
 
         Raises:
-            StoreError: the store can't be written; it says what to do.
+            StoreError: the store can't be used; it says what is wrong and what to do.
         """
         probe = f"umbel-write-check-{uuid4().hex}"
+        content = probe.encode()
         try:
-            self._create(probe, b"")
-            self._delete(probe)
+            with self.patience(_FIRST_CONTACT_S):
+                self.create(probe, content, unique=True)
+                self._check_exclusive(probe, content)
+                self._delete(probe)
         except StoreError as error:
             raise type(error)(
-                f"the store {self.url} can't be written", got=error.what, hint=error.hint or _CHOOSE_ANOTHER
+                f"the store {self.url} can't be written",
+                got=error.what if error.got is None else f"{error.what} ({error.got})",
+                expected=error.expected,
+                hint=error.hint or CHOOSE_ANOTHER,
             ) from error
+
+    def _check_exclusive(self, probe: str, content: bytes) -> None:
+        try:
+            self._create(probe, b"another " + content)
+        except StoreConflictError:
+            if self.read(probe) == content:
+                return
+        raise StoreError(
+            "its storage overwrites objects that exist, although it is asked not to",
+            expected="create-only writes (S3: PutObject with If-None-Match: *)",
+            hint=f"upgrade the storage's server, or {CHOOSE_ANOTHER}",
+        )
+
+    @contextmanager
+    def patience(self, limit_s: float) -> Iterator[None]:
+        """While inside, wait at most this long for a storage that does not answer; here: not at all."""
+        yield
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"
-
-
-_CHOOSE_ANOTHER = "choose another store with store=… or $UMBEL_STORE"
 
 
 def check_path(path: str) -> None:
@@ -239,38 +307,3 @@ def check_path(path: str) -> None:
                 got=path,
                 expected='relative, "/" between components, none of them empty or starting with a dot, no backslash',
             )
-
-
-def raise_store_error(error: BaseException, doing: str, url: str) -> NoReturn:
-    """Turn what a file system raised into the store's own error.
-
-    Args:
-        error: what was raised.
-        doing: "create runs/gdp/run.json": it completes "can't".
-        url: the store's URL.
-    """
-    reason = _reason(error)
-    what = f"can't {doing} in the store {url}: {reason}"
-    if isinstance(error, FileNotFoundError):
-        raise NotFoundError(what) from error
-    if isinstance(error, FileExistsError):
-        raise StoreConflictError(f"can't {doing} in the store {url}: it exists already") from error
-    if isinstance(error, OSError) and error.errno in _FULL:
-        raise StoreFullError(
-            f"no space is left in the store {url}",
-            got=f"can't {doing}: {reason}",
-            hint="free some space and run the same command again: all that was stored before is unharmed",
-        ) from error
-    hint = None
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-        hint = f"get write access, or {_CHOOSE_ANOTHER}"
-    elif isinstance(error, NotADirectoryError):
-        hint = f"a file stands where a folder is needed; {_CHOOSE_ANOTHER}"
-    raise StoreError(what, hint=hint) from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.errno:
-        return error.strerror
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

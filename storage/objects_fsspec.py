@@ -1,21 +1,27 @@
 """How does an fsspec file system (object storage, memory, SFTP, …) hold immutable objects?
 
-By create-only writes: S3 and Google's storage refuse a PUT of an existing key themselves, and so two processes can't
-both create one. Listings and sizes are asked for anew each time, because fsspec caches them. It must not know what the
-objects mean.
+By create-only writes: S3, Google's and Azure's storage refuse a PUT of an existing key themselves, and so two processes
+can't both create one. Listings and sizes are asked for anew each time, because fsspec caches them. A request is made
+once: repeating it is left to `retries`. It must not know what the objects mean.
+
+How each client asks for a create-only write, as read in its source: s3fs sends ``If-None-Match: *`` (2026.9), gcsfs
+``ifGenerationMatch=0`` (2026.10), adlfs ``If-None-Match: *`` (2026.8). gcsfs and adlfs repeat requests by rules of
+their own, before ours.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec.registry import known_implementations
 
 from umbel.scheduler.errors import NotFoundError, StoreError
-from umbel.storage.objects import ObjectStore, raise_store_error
+from umbel.storage.client_errors import Fault, fault_of, raise_store_error
+from umbel.storage.objects import ObjectInfo, ObjectStore
 from umbel.storage.redaction import redact_url
 
 __all__ = ["FsspecObjectStore"]
@@ -23,17 +29,22 @@ __all__ = ["FsspecObjectStore"]
 _T = TypeVar("_T")
 #: Protocols whose create-only write is decided by the storage itself. Elsewhere fsspec may ignore the mode, so we look
 #: first, which leaves a gap of one round trip.
-_EXCLUSIVE_CREATE = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
-#: How S3 says that the key exists, or that another write to it is under way.
-_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict")
+_EXCLUSIVE_CREATE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
+_S3 = frozenset({"s3", "s3a"})
+#: Up to this size an object is one PUT, which fails or succeeds whole. Larger ones go in parts, each of which s3fs
+#: repeats by itself: one fault in a hundred parts must not cost them all.
+_ONE_PUT_BYTES = 256 * 2**20
+_PART_BYTES = 64 * 2**20
+#: Names under which clients say when an object was made.
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 _INSTALL = {
     "s3": "pip install 'umbel[s3]'",
     "s3a": "pip install 'umbel[s3]'",
-    "gs": "pip install gcsfs",
-    "gcs": "pip install gcsfs",
-    "abfs": "pip install adlfs",
-    "abfss": "pip install adlfs",
-    "az": "pip install adlfs",
+    "gs": "pip install 'umbel[gcs]'",
+    "gcs": "pip install 'umbel[gcs]'",
+    "abfs": "pip install 'umbel[azure]'",
+    "abfss": "pip install 'umbel[azure]'",
+    "az": "pip install 'umbel[azure]'",
 }
 #: The memory file system is a dict that all threads share: looking and then writing must not interleave.
 _MEMORY_LOCK = threading.RLock()
@@ -50,7 +61,7 @@ class FsspecObjectStore(ObjectStore):
         self._private_url = f"{protocol}://{place}"
         self._options = dict(storage_options or {})
         self._protocol = protocol
-        self._fs = _file_system(protocol, self._private_url, self._options)
+        self._fs = _file_system(protocol, self._private_url, self._options, own=protocol in _S3)
         root = self._fs._strip_protocol(self._private_url)
         self._root = str(root).rstrip("/")
         self.is_process_local = protocol == "memory"
@@ -66,8 +77,10 @@ class FsspecObjectStore(ObjectStore):
 
     @property
     def file_system(self) -> Any:
-        """The fsspec file system."""
-        return self._fs
+        """The fsspec file system, as its users know it: s3fs's repeats requests by itself."""
+        if self._protocol not in _S3:
+            return self._fs
+        return _file_system(self._protocol, self._private_url, self._options, own=False)
 
     def _create(self, path: str, data: bytes | memoryview) -> None:
         full = self.full_path(path)
@@ -77,24 +90,44 @@ class FsspecObjectStore(ObjectStore):
             if self._protocol not in _EXCLUSIVE_CREATE and self._info(full) is not None:
                 raise FileExistsError(full)
             try:
-                self._fs.pipe_file(full, content, mode="create")
+                self._pipe(full, content)
             except FileNotFoundError:
                 # In object storage this means that the bucket is missing, which is not ours to make.
                 if self._protocol in _EXCLUSIVE_CREATE:
                     raise
                 self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
-                self._fs.pipe_file(full, content, mode="create")
+                self._pipe(full, content)
 
         try:
             self._try(create, f"create {path}")
         except NotFoundError as error:
-            raise StoreError(
-                f"the store {self.url} does not exist", got=error.what, hint="make its bucket first, or mend the URL"
-            ) from error
+            raise_store_error(error, f"create {path}", self.url, Fault.BUCKET)
+
+    def _pipe(self, full: str, content: bytes) -> None:
+        if self._protocol not in _S3:
+            self._fs.pipe_file(full, content, mode="create")
+        elif len(content) <= _ONE_PUT_BYTES:
+            self._fs.pipe_file(full, content, mode="create", chunksize=_ONE_PUT_BYTES)
+        else:
+            self.file_system.pipe_file(full, content, mode="create", chunksize=_PART_BYTES)
 
     def _read(self, path: str) -> bytes:
-        data: bytes = self._try(lambda: self._fs.cat_file(self.full_path(path)), f"read {path}")
+        # Otherwise s3fs asks for the size first, which costs a request.
+        options = {"max_concurrency": 1} if self._protocol in _S3 else {}
+        data: bytes = self._try(lambda: self._fs.cat_file(self.full_path(path), **options), f"read {path}")
         return data
+
+    def _read_range(self, path: str, offset: int, length: int) -> bytes:
+        def read() -> bytes:
+            try:
+                data: bytes = self._fs.cat_file(self.full_path(path), start=offset, end=offset + length)
+            except Exception as error:
+                if fault_of(error) is Fault.RANGE:
+                    return b""
+                raise
+            return data
+
+        return self._try(read, f"read {path}")
 
     def _size(self, path: str) -> int | None:
         info = self._try(lambda: self._info(self.full_path(path)), f"look at {path}")
@@ -121,10 +154,32 @@ class FsspecObjectStore(ObjectStore):
                 return []
 
         names = self._try(entries, f"list {folder or 'the folder'}")
-        inside = self.full_path(folder) + "/"
-        found = [name[len(self._root) + 1 :] for name in names if name.startswith(inside) and name != inside]
-        hidden_from = len(folder) + 1 if folder else 0
-        return [path for path in found if not any(part.startswith(".") for part in path[hidden_from:].split("/"))]
+        return [path for name in names if (path := self._visible(folder, name)) is not None]
+
+    def _list_details(self, folder: str) -> list[ObjectInfo]:
+        full = self.full_path(folder)
+
+        def entries() -> dict[str, Mapping[str, Any]]:
+            self._forget(full)
+            try:
+                return dict(self._fs.find(full, detail=True))
+            except FileNotFoundError:
+                return {}
+
+        found = self._try(entries, f"list {folder or 'the folder'}")
+        return [
+            ObjectInfo(path, int(entry["size"]), _modified(entry))
+            for name, entry in found.items()
+            if (path := self._visible(folder, name)) is not None
+        ]
+
+    def _visible(self, folder: str, name: str) -> str | None:
+        """The path of an object that was listed in a folder; None: it does not lie there, or is hidden."""
+        if not name.startswith(self.full_path(folder) + "/"):
+            return None
+        path = name[len(self._root) + 1 :]
+        inner = path[len(folder) + 1 :] if folder else path
+        return None if not inner or inner.startswith(".") or "/." in inner else path
 
     def _list_folders(self, folder: str) -> list[str]:
         full = self.full_path(folder)
@@ -167,18 +222,26 @@ class FsspecObjectStore(ObjectStore):
             with _MEMORY_LOCK:
                 return operation()
         except Exception as error:  # clients raise what their own libraries do, not only OSError
-            if _is_conflict(error):
-                error = FileExistsError(str(error))
             raise_store_error(error, doing, self.url)
 
 
-def _is_conflict(error: BaseException) -> bool:
-    """Whether object storage refused a create-only write. s3fs has no error of its own for that: it is in the cause."""
-    text = f"{error} {error.__cause__}"
-    return any(code in text for code in _CONFLICTS)
+def _modified(entry: Mapping[str, Any]) -> datetime | None:
+    value = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, (int, float)):
+        value = datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
-def _file_system(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
+def _file_system(protocol: str, url: str, options: Mapping[str, Any], *, own: bool) -> Any:
+    """The file system of a URL; ``own``: one of S3 that shares no state with others and makes each request once."""
+    if own:
+        config = {"connect_timeout": 10, "read_timeout": 30, **(options.get("config_kwargs") or {})}
+        config.setdefault("retries", {"mode": "standard", "total_max_attempts": 1})
+        options = {**options, "config_kwargs": config, "skip_instance_cache": True}
     try:
         cls = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
@@ -193,7 +256,10 @@ def _file_system(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
             expected="a local path, s3://, gs://, abfs://, memory://, or another protocol that fsspec knows",
         ) from error
     try:
-        return cls(**{**cls._get_kwargs_from_urls(url), **options})
+        found = cls(**{**cls._get_kwargs_from_urls(url), **options})
+        if own:
+            found.retries = 1
+        return found
     except ImportError as error:
         raise StoreError(
             f"{protocol}:// stores need a package that is not installed", got=str(error), hint=_INSTALL.get(protocol)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from umbel.scheduler.errors import StoreError
-from umbel.storage.objects import ObjectStore, raise_store_error
+from umbel.storage.client_errors import raise_store_error
+from umbel.storage.objects import ObjectInfo, ObjectStore
 
 __all__ = ["LocalObjectStore"]
 
@@ -88,6 +90,14 @@ class LocalObjectStore(ObjectStore):
     def _read(self, path: str) -> bytes:
         return self._try((self._root / path).read_bytes, f"read {path}")
 
+    def _read_range(self, path: str, offset: int, length: int) -> bytes:
+        def read() -> bytes:
+            with (self._root / path).open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+
+        return self._try(read, f"read {path}")
+
     def _size(self, path: str) -> int | None:
         def size() -> int | None:
             try:
@@ -110,6 +120,18 @@ class LocalObjectStore(ObjectStore):
                 elif recursive:
                     folders.append(path)
         return objects
+
+    def _list_details(self, folder: str) -> list[ObjectInfo]:
+        found = []
+        for path in self._list(folder, True):
+            try:
+                file = (self._root / path).stat()
+            except FileNotFoundError:  # deleted since we listed
+                continue
+            except OSError as error:
+                raise_store_error(error, f"look at {path}", self.url)
+            found.append(ObjectInfo(path, file.st_size, datetime.fromtimestamp(file.st_mtime, UTC)))
+        return found
 
     def _list_folders(self, folder: str) -> list[str]:
         return [entry.name for entry in self._scan(folder) if entry.is_dir()]

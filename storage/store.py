@@ -159,7 +159,9 @@ class Store:
         """
         layout.check_name("run", record["id"])
         self._mark_format()
-        create_document(self.objects, layout.record(record["id"]), {"format": layout.FORMAT_VERSION, **record})
+        content = {"format": layout.FORMAT_VERSION, **record}
+        # Only the run's owner writes this: one that is there and says the same is its own, whose answer was lost.
+        create_document(self.objects, layout.record(record["id"]), content, unique=True)
 
     def end_run(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Write how a run ended; a second time changes nothing.

@@ -94,6 +94,7 @@ UmbelError
     ResumeMismatchError
   StoreError
     StoreFullError
+    StoreUnavailableError
     StoreConflictError
     StoreCorruptError
     RunHeldError

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         StoreCorruptError,
         StoreError,
         StoreFullError,
+        StoreUnavailableError,
         UmbelError,
         UsageError,
     )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _ERRORS = (
     "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
     "ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError StoreConflictError "
-    "StoreCorruptError StoreError StoreFullError UmbelError UsageError"
+    "StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UsageError"
 )
 _HOMES = {
     "umbel.runtime.context": "TrialContext report trial",
@@ -93,6 +94,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "ResumeMismatchError",
     "StoreError",
     "StoreFullError",
+    "StoreUnavailableError",
     "StoreConflictError",
     "StoreCorruptError",
     "RunHeldError",
