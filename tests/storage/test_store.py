@@ -27,7 +27,7 @@ def test_creating_and_finding_runs(any_store: Store, record: dict[str, Any]) -> 
     any_store.create_run(record)
     any_store.create_run({**record, "id": "gdp-2", "name": "gdp-2", "created": "2026-02-01T00:00:00+00:00"})
     with pytest.raises(StoreConflictError):
-        any_store.create_run(record)
+        any_store.create_run({**record, "user": "bob"})
     newest, oldest = any_store.runs()
     assert (newest.id, oldest.id) == ("gdp-2", "gdp")
     assert (oldest.user, oldest.nodes, oldest.trials) == ("ada", 5, 12)
