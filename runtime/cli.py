@@ -247,6 +247,7 @@ def _facts(found: Run) -> dict[str, Any]:
     from umbel.storage.trial_rows import SUCCEEDED
 
     nodes = []
+    sizes = found.graph.nodes
     for node in found.record.get("graph", {}).get("nodes", []):
         rows = found.elements(node["name"], ["status", "seconds"])
         ok = int(contains(rows["status"], SUCCEEDED).sum())
@@ -254,7 +255,7 @@ def _facts(found: Run) -> dict[str, Any]:
             {
                 "name": node["name"],
                 "kind": node["kind"],
-                "size": node["size"],
+                "size": sizes[node["name"]].size,
                 "done": rows.num_rows,
                 "failed": rows.num_rows - ok,
                 "seconds": pc.sum(rows["seconds"]).as_py() or 0.0,

@@ -10,7 +10,7 @@ import json
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -22,10 +22,11 @@ from umbel.runtime import context as trial_context
 from umbel.runtime.context import TrialContext
 from umbel.runtime.metrics import DEFAULT, check_has, named_metrics, to_metrics
 from umbel.runtime.output import Tail, kept
-from umbel.runtime.programs import InputKind, LeaseInputs, Program, SweepProgram, TaskProgram
+from umbel.runtime.programs import InputKind, LeaseInputs, Parameter, Program, SweepProgram, TaskProgram
 from umbel.runtime.results import Result, Sourced
 from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
-from umbel.runtime.values import ValueCache, ValueHandle, store_model, store_value
+from umbel.runtime.sequences import item
+from umbel.runtime.values import ValueCache, ValueHandle, item_digest, store_model, store_value
 from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.scheduler.identity import element_key
 from umbel.scheduler.protocol import Lease, LeaseId, Retry
@@ -122,18 +123,39 @@ class _Call:
     def retries(self, error: BaseException) -> bool:
         return self.may_retry and isinstance(error, self.retry_on)
 
-    def fill(self, handles: list[tuple[ValueHandle, ...]]) -> tuple[list[object], dict[str, object]]:
-        """The arguments that an element's handles stand for."""
+    def fill(self, handles: list[tuple[ValueHandle, ...]], element: int) -> tuple[list[object], dict[str, object]]:
+        """The arguments that an element's handles stand for (of a sweep: a group's)."""
         args: list[object] = []
         kwargs: dict[str, object] = {}
         for parameter, held in zip(self.program.parameters, handles, strict=True):
             values = [self.cache.get(handle) for handle in held]
             value = values if parameter.kind is InputKind.ALL else values[0]
+            if parameter.kind is InputKind.ITEM:
+                value = item(value, item_place(parameter, held[0], element))
             if parameter.keyword is None:
                 args.append(value)
             else:
                 kwargs[parameter.keyword] = value
         return args, kwargs
+
+
+def item_place(parameter: Parameter, handle: ValueHandle, element: int) -> int:
+    """Which item of a list an element gets."""
+    assert handle.length is not None  # of what is no list the driver has not granted any element
+    return element // parameter.repeat % handle.length
+
+
+def input_digests(parameters: Sequence[Parameter], handles: list[tuple[ValueHandle, ...]], element: int) -> list[str]:
+    """What identifies the inputs of an element (of a sweep: of a group)."""
+    found: list[str] = []
+    for parameter, held in zip(parameters, handles, strict=True):
+        if is_secret_name(parameter.keyword):
+            continue  # no digest of a credential is kept
+        if parameter.kind is InputKind.ITEM:
+            found.append(item_digest(held[0], item_place(parameter, held[0], element)))
+        else:
+            found.extend(handle.digest for handle in held)
+    return found
 
 
 def describe_error(error: BaseException) -> str:
@@ -268,12 +290,14 @@ class _SweepLease(RunningLease):
             group = start // trials
             stop = min(self.stop, (group + 1) * trials, start + CHUNK)
             handles = self._group_handles(group - first_group)
-            data = handles[0][0].digest if handles else None
-            chunk = TrialChunk(self._program, group, start - group * trials, stop - group * trials, data)
+            digests = input_digests(self._program.parameters, handles, group)
+            data = digests[0] if digests else None
+            keys = self._inputs.groups[group - first_group]
+            chunk = TrialChunk(self._program, keys, group, start - group * trials, stop - group * trials, data)
             outcomes: list[Outcome] = []
             self._chunks.append((chunk, outcomes))
             try:
-                args, kwargs = self._call.fill(handles)
+                args, kwargs = self._call.fill(handles, group)
             except Exception as error:
                 if _store_failed(error):
                     raise
@@ -299,9 +323,7 @@ class _SweepLease(RunningLease):
         """Run a chunk's trials; False if the lease ended before its last."""
         function, metric = self._call.function, self._program.metric
         offset_s, clock = self._clock_offset, time.perf_counter
-        context = TrialContext(
-            self._program.name, self._program.groups[chunk.group], chunk.first, 0, self._call.attempt, metric
-        )
+        context = TrialContext(self._program.name, chunk.group_keys, chunk.first, 0, self._call.attempt, metric)
         trial_context.current.context = context
         kept.tail = tail = Tail()
         add = outcomes.append
@@ -421,7 +443,7 @@ class _TaskLease(RunningLease):
             if element >= self.stop:
                 return
             kept.tail = tail = Tail()
-            outcome = self._run_element(handles)
+            outcome = self._run_element(handles, element)
             outcome.output = tail.take()
             self._outcomes.append(outcome)
 
@@ -437,16 +459,8 @@ class _TaskLease(RunningLease):
                 ],
             )
 
-    def _run_element(self, handles: list[tuple[ValueHandle, ...]]) -> ElementOutcome:
-        key = element_key(
-            self._program.code,
-            [
-                handle.digest
-                for parameter, held in zip(self._program.parameters, handles, strict=True)
-                if not is_secret_name(parameter.keyword)  # no digest of a credential is kept
-                for handle in held
-            ],
-        )
+    def _run_element(self, handles: list[tuple[ValueHandle, ...]], element: int) -> ElementOutcome:
+        key = element_key(self._program.code, input_digests(self._program.parameters, handles, element))
         started = self._current_since + self._clock_offset
         clock = time.perf_counter
         begun = clock()
@@ -455,7 +469,7 @@ class _TaskLease(RunningLease):
         source: str | None = None
         in_function = False
         try:
-            args, kwargs = self._call.fill(handles)
+            args, kwargs = self._call.fill(handles, element)
             begun, in_function = clock(), True
             value = self._call.function(*args, **kwargs)
             seconds, in_function = clock() - begun, False

@@ -7,7 +7,7 @@ read back from the segments when a run is resumed. The ledger knows nothing of w
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,8 @@ from umbel.runtime.rows import (
     output_rows,
 )
 from umbel.runtime.selection import Selection
-from umbel.runtime.values import ValueHandle, store_value
+from umbel.runtime.sizes import Sizes
+from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
 from umbel.scheduler.engine import Restored
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import group_key
@@ -47,7 +48,7 @@ __all__ = ["Ledger"]
 DRIVER = "driver"
 #: Columns of a sweep's segments that a resumed run needs.
 TRIAL_COLUMNS = ("trial", "status", "model")
-VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "payload")
+VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "length", "payload")
 
 
 class Ledger:
@@ -82,6 +83,8 @@ class Ledger:
         self._warn = warn
         self._place = Place(run_id, socket.gethostname(), DRIVER)
         self._values: dict[NodeId, dict[int, ValueHandle]] = {p.id: {} for p in plan.nodes if p.consumed}
+        #: How many elements nodes have, and the groups of sweeps.
+        self.sizes = Sizes(plan, self._length, self._value)
         self._selections: dict[NodeId, Selection] = {}
         self._rows: dict[NodeId, TrialRows] = {}
         self._without_best: dict[NodeId, list[int]] = {}
@@ -136,6 +139,14 @@ class Ledger:
         unread = () if planned.consumed else ("payload",)
         return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
 
+    # ---- lists whose length the run reveals ----------------------------------------------------------------
+
+    def _length(self, node: NodeId) -> int | None:
+        return self._values[node][0].length
+
+    def _value(self, node: NodeId) -> object:
+        return load_value(self._values[node][0], self._objects)
+
     # ---- what leases need ----------------------------------------------------------------------------------
 
     def inputs(self, lease: Lease) -> LeaseInputs:
@@ -143,18 +154,23 @@ class Ledger:
         planned = self._plan.nodes[lease.node]
         node = planned.node
         start, stop = lease.start, lease.stop
+        groups: tuple[Mapping[str, object], ...] = ()
         if isinstance(node, Sweep):
             trials = node.source.trials
             start, stop = start // trials, (stop - 1) // trials + 1
-        return LeaseInputs(
-            tuple(self._handles(planned, position, start, stop) for position in range(len(planned.node.arguments)))
+            groups = tuple(self.sizes.groups(planned.id)[start:stop])
+        handles = (
+            self._handles(planned, position, start, stop)
+            for position, argument in enumerate(node.arguments)
+            if argument.kind is not InputKind.AXIS
         )
+        return LeaseInputs(tuple(handles), groups)
 
     def _handles(self, planned: PlannedNode, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
         argument, source = planned.node.arguments[position], planned.sources[position]
         if source is None:
             return self._literals.handles(planned.id, position, start, stop)
-        values, size = self._values[source], self._plan.nodes[source].node.size
+        values, size = self._values[source], self.sizes.size(source)
         if argument.kind is InputKind.EACH:
             return tuple(values[argument.place(element, size)] for element in range(start, stop))
         # Without those that failed, if their task skips failures: otherwise this lease would not exist.
@@ -190,10 +206,11 @@ class Ledger:
 
     def _keep_handles(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
         held = self._values[planned.id]
-        columns = (python_values(rows.column(name)) for name in ("element", "digest", "format", "size", "payload"))
-        for element, digest, kind, size, payload in zip(*columns, strict=True):
+        names = ("element", "digest", "format", "size", "payload", "length")
+        columns = (python_values(rows.column(name)) for name in names)
+        for element, digest, kind, size, payload, length in zip(*columns, strict=True):
             if digest is not None:
-                held[element] = ValueHandle(digest, kind, size, payload)
+                held[element] = ValueHandle(digest, kind, size, payload, length)
 
     def keep_output(self, node: NodeId, worker: str, output: Sequence[tuple[int, int, str]]) -> None:
         """Take over what elements printed."""
@@ -229,9 +246,8 @@ class Ledger:
             while start < stop:
                 group = start // trials
                 end = min(stop, (group + 1) * trials)
-                chunk = TrialChunk(
-                    program, group, start - group * trials, end - group * trials, self._data_of(planned, group)
-                )
+                keys, first = self.sizes.groups(planned.id)[group], group * trials
+                chunk = TrialChunk(program, keys, group, start - first, end - first, self._data_of(planned, group))
                 outcomes = [Outcome(now, 0.0, None, status, error)] * (end - start)
                 self._add(planned, rows.build([TrialPart(chunk, 0, outcomes, attempt)]))
                 start = end
@@ -241,12 +257,19 @@ class Ledger:
             self._add(planned, element_rows(self._place, code, start, ended, attempt))
 
     def _data_of(self, planned: PlannedNode, group: int) -> str | None:
-        if not planned.node.arguments:
+        assert isinstance(planned.node, Sweep)
+        if not planned.node.has_data:
             return None
-        source = planned.sources[0]
-        if source is not None and group not in self._values[source]:
+        argument, source = planned.node.arguments[0], planned.sources[0]
+        if source is not None and not (
+            self._values[source] if argument.kind is not InputKind.EACH else group in self._values[source]
+        ):
             return None  # the data themselves failed
-        return self._handles(planned, 0, group, group + 1)[0].digest
+        handle = self._handles(planned, 0, group, group + 1)[0]
+        if argument.kind is InputKind.ITEM:
+            assert handle.length is not None
+            return item_digest(handle, group % handle.length)
+        return handle.digest
 
     # ---- best trials ---------------------------------------------------------------------------------------
 
@@ -281,7 +304,7 @@ class Ledger:
         (sweep_id,) = planned.sources
         assert sweep_id is not None
         selection, source = self._selections[sweep_id], node.sweep.source
-        keys, hidden = dict(node.sweep.groups[group]), hidden_values(source.space)
+        keys, hidden = dict(self.sizes.groups(planned.id)[group]), hidden_values(source.space)
         chosen: list[Best] = []
         for candidate in selection.of(group)[: node.k or 1]:
             position = candidate.trial - group * source.trials
@@ -301,6 +324,13 @@ class Ledger:
 
     def warnings(self) -> Iterable[str]:
         """What the user should know at the end."""
+        without: dict[str, list[str]] = {}
+        for node, (cause, _) in self.sizes.unsizable.items():
+            without.setdefault(self._plan.nodes[cause].name, []).append(self._plan.nodes[node].name)
+        for cause_name, names in without.items():
+            they_have = "it has" if len(names) == 1 else "they have"
+            named = ", ".join(map(repr, names))
+            yield f"{named} not run: how many elements {they_have} is not known, because {cause_name!r} failed"
         for node, groups in self._without_best.items():
             if not groups:
                 continue
@@ -308,7 +338,7 @@ class Ledger:
             shown = ", ".join(self._group_text(planned, group) for group in groups[:5])
             more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
             yield (
-                f"{len(groups)} of {planned.node.size} groups have no best trial in {planned.name!r}, because none "
+                f"{len(groups)} of {self.sizes.size(node)} groups have no best trial in {planned.name!r}, because none "
                 f"succeeded: {shown}{more}"
             )
 
@@ -319,7 +349,7 @@ class Ledger:
                 selection = self._selections[planned.id]
                 if selection.leader is not None:
                     group = selection.leader.trial // planned.node.source.trials
-                    where = f" ({self._group_text(planned, group)})" if planned.node.groups[group] else ""
+                    where = f" ({self._group_text(planned, group)})" if planned.node.axes else ""
                     return f"{planned.node.metric} {selection.value(selection.leader):.4g}{where}"
         return None
 
@@ -332,7 +362,7 @@ class Ledger:
 
     def _group_text(self, planned: PlannedNode, element: int) -> str:
         node = planned.node
-        groups = node.sweep.groups if isinstance(node, BestNode) else getattr(node, "groups", ())
+        groups = self.sizes.groups(planned.id)
         group = element // node.source.trials if isinstance(node, Sweep) else element
         return ", ".join(f"{key}={value}" for key, value in groups[group].items()) or "(all)"
 

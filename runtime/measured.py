@@ -7,7 +7,7 @@ must not know what the durations are wanted for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from umbel.runtime.nodes import Sweep
 from umbel.runtime.plan import PlannedNode
+from umbel.runtime.sizes import Sizes
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.simulation_setup import Seconds, lognormal_seconds, philox
 from umbel.storage.columns import float_values, int_values, python_values
-from umbel.storage.graph_record import GraphRecord, SweepRecord
+from umbel.storage.graph_record import SweepRecord
 from umbel.storage.run import Run
 
 __all__ = ["MeasuredRun", "given_seconds"]
@@ -51,17 +52,29 @@ class MeasuredRun:
     def __init__(self, run: Run, seed: int = 0) -> None:
         self.name = run.name
         self._run = run
-        self._record = GraphRecord(run.record)
+        self._record = run.graph
         self._seed = seed
         self._gaps: list[npt.NDArray[np.float64]] = []
 
-    def seconds(self, planned: PlannedNode) -> Seconds | None:
+    def value(self, name: str) -> object:
+        """What a node returned.
+
+        Raises:
+            UmbelError: it has not ended well, or there is no such node.
+        """
+        return self._run.value(name)
+
+    def seconds(self, planned: PlannedNode, sizes: Sizes) -> Seconds | None:
         """For each element of a node the seconds that it takes; None if the run tells nothing of such a node.
+
+        Args:
+            planned: the node.
+            sizes: how many elements it has, and a sweep's groups.
 
         Costs reading the node's rows, and memory for its elements.
         """
         before = self._record.nodes.get(planned.name)
-        node = planned.node
+        node, size = planned.node, sizes.size(planned.id)
         if before is None or (before.sweep is not None) != isinstance(node, Sweep):
             return None
         times = self._times(planned.name)
@@ -69,9 +82,9 @@ class MeasuredRun:
             return None
         chance = philox(self._seed, planned.id)
         if isinstance(node, Sweep) and before.sweep is not None:
-            return _sweep_seconds(node, before.sweep, times, chance)
-        seconds = chance.choice(times.seconds, node.size)
-        if node.size == before.size:
+            return _sweep_seconds(node, sizes.groups(planned.id), before.sweep, times, chance)
+        seconds = chance.choice(times.seconds, size)
+        if before.size in (size, None) and times.at[-1] < size:
             seconds[times.at] = times.seconds
         return np.asarray(seconds, np.float64)
 
@@ -104,14 +117,16 @@ def _gaps(workers: list[str], started: npt.NDArray[np.float64], seconds: Seconds
     return np.asarray(gaps[which[order][1:] == which[order][:-1]], np.float64)
 
 
-def _sweep_seconds(node: Sweep, before: SweepRecord, times: _Times, chance: np.random.Generator) -> Seconds:
+def _sweep_seconds(
+    node: Sweep, groups: Sequence[Mapping[str, object]], before: SweepRecord, times: _Times, chance: np.random.Generator
+) -> Seconds:
     """The seconds of a sweep's trials, group by group."""
     trials, names = node.source.trials, before.group_names
     known = {tuple(group): place for place, group in enumerate(before.groups)}
     bounds = np.searchsorted(times.at, np.arange(max(1, len(before.groups)) + 1) * before.trials)
     measured = [place for place in range(len(bounds) - 1) if bounds[place] < bounds[place + 1]]
-    seconds = np.empty(node.size)
-    for group, keys in enumerate(node.groups):
+    seconds = np.empty(len(groups) * trials)
+    for group, keys in enumerate(groups):
         key = _key(keys, names)
         place = None if key is None else known.get(key, None if names else 0)
         start, stop = (bounds[place], bounds[place + 1]) if place is not None else (0, 0)
@@ -132,11 +147,12 @@ def _key(keys: Mapping[str, object], names: tuple[str, ...]) -> tuple[object, ..
     return tuple(keys[name] for name in names) if set(keys) == set(names) else None
 
 
-def given_seconds(planned: PlannedNode, mean_s: float, spread: float, seed: int) -> Seconds:
+def given_seconds(planned: PlannedNode, size: int, mean_s: float, spread: float, seed: int) -> Seconds:
     """Durations that were not measured: log-normal around a mean.
 
     Args:
         planned: the node.
+        size: how many elements it has.
         mean_s: mean seconds of an element.
         spread: standard deviation of the logarithm; 0: all alike.
         seed: from it follow the durations.
@@ -158,4 +174,4 @@ def given_seconds(planned: PlannedNode, mean_s: float, spread: float, seed: int)
             expected="a standard deviation of their logarithm between 0 and 3",
             hint="0.3 is usual for one model on one machine; 1 has a heavy tail",
         )
-    return lognormal_seconds(planned.node.size, mean_s, spread, seed, planned.id)
+    return lognormal_seconds(size, mean_s, spread, seed, planned.id)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from umbel.runtime.task import Task
     from umbel.storage.run import Run
 
-__all__ = ["Argument", "BestNode", "Node", "Sweep", "TaskNode"]
+__all__ = ["Argument", "BestNode", "Elements", "Node", "Sweep", "TaskNode"]
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a node: where its values come from, and how they relate to the node's elements."""
 
-    #: None: by position.
+    #: None: by position. Of an AXIS: the group key.
     keyword: str | None
     #: A node, or plain values: a sequence (EACH) or a single value (ONE).
     source: object
@@ -32,6 +32,8 @@ class Argument:
     #: Of EACH: how many elements of the node in a row share one of the source. When the source is through, it begins
     #: again.
     repeat: int = 1
+    #: True: the node may go through the source several times. False: its size is that of the source times `repeat`.
+    wraps: bool = False
 
     def place(self, element: int, size: int) -> int:
         """Which of the ``size`` elements of the source an element of the node gets."""
@@ -43,12 +45,12 @@ class Node:
 
     Attributes:
         base_name: the name it asks for: its task's.
-        size: how many elements it has.
+        size: how many elements it has; None: only the run reveals it.
         fans_out: True if it stands for a list of elements, False if for one.
     """
 
     base_name: str
-    size: int
+    size: int | None
     fans_out: bool
     arguments: tuple[Argument, ...]
     #: The name it got in the graph that was planned last, where several nodes ask for the same one.
@@ -66,6 +68,12 @@ class Node:
     def __len__(self) -> int:
         if not self.fans_out:
             raise TypeError(f"node {self.name!r} is a single value and has no length")
+        if self.size is None:
+            raise UsageError(
+                f"how many elements {self.name!r} has is known only in a run",
+                expected="a fan-out over a list that is known before",
+                hint="leave what depends on it to a task that gets the whole list",
+            )
         return self.size
 
     def __bool__(self) -> bool:
@@ -75,17 +83,44 @@ class Node:
         raise UsageError(
             f"node {self.name!r} can't be iterated over: its values exist only in a run",
             expected="a fan-out as an argument of task.map(…), or umbel.run(node).value(node)",
+            hint=None if self.fans_out else "if it returns a list: task.map(node.elements()) runs over its elements",
         )
 
+    def elements(self) -> Elements:
+        """The elements of the list that a single task returns, for `Task.map`, `umbel.sweep` and `umbel.product`.
+
+        How many there are is known once the task has run: ``load.map(find_files.bind(folder).elements())``.
+
+        Raises:
+            UsageError: this node is a fan-out already.
+        """
+        if self.fans_out:
+            raise UsageError(
+                f"node {self.name!r} is a fan-out already", expected="a node made by bind", hint="pass it as it is"
+            )
+        return Elements(self)
+
     def __repr__(self) -> str:
-        shape = f" × {self.size:,}" if self.fans_out else ""
+        shape = f" × {'?' if self.size is None else format(self.size, ',')}" if self.fans_out else ""
         return f"<{type(self).__name__} {self.name}{shape}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """The elements of a list that only a run reveals; made by `Node.elements`."""
+
+    source: Node
+
+    def __iter__(self) -> Any:
+        return iter(self.source)  # which says why not
 
 
 class TaskNode(Node):
     """One call of a task (`Task.bind`), or one call an element (`Task.map`)."""
 
-    def __init__(self, task: Task[..., Any], size: int, arguments: tuple[Argument, ...], *, fans_out: bool) -> None:
+    def __init__(
+        self, task: Task[..., Any], size: int | None, arguments: tuple[Argument, ...], *, fans_out: bool
+    ) -> None:
         self.task = task
         self.base_name = task.name
         self.size = size
@@ -102,7 +137,8 @@ class Sweep(Node):
         *,
         name: str,
         source: TrialSource,
-        groups: Sequence[Mapping[str, object]],
+        axes: Mapping[str, Sequence[object] | Node],
+        groups: Sequence[Mapping[str, object]] | None,
         arguments: tuple[Argument, ...],
         metric: str,
         mode: str,
@@ -111,13 +147,22 @@ class Sweep(Node):
         self.task = task
         self.base_name = name
         self.source = source
-        self.groups = tuple(groups)
+        #: The values of each group key; a node, if only the run reveals them.
+        self.axes = dict(axes)
+        #: All combinations of them; None: only the run reveals them.
+        self.groups = None if groups is None else tuple(groups)
+        #: The data first, if there are any.
         self.arguments = arguments
         self.metric = metric
         self.mode = mode
         self.keep = keep
-        self.size = len(self.groups) * source.trials
+        self.size = None if self.groups is None else len(self.groups) * source.trials
         self.fans_out = True
+
+    @property
+    def has_data(self) -> bool:
+        """True if the function is given data beside the config."""
+        return any(argument.kind is not InputKind.AXIS for argument in self.arguments)
 
     def best(self) -> BestNode:
         """A fan-out with the best trial of each group, as `umbel.Best`, in the order of the groups."""
@@ -148,6 +193,6 @@ class BestNode(Node):
         self.sweep = sweep
         self.k = k
         self.base_name = f"{sweep.base_name}-best" if k is None else f"{sweep.base_name}-top{k}"
-        self.size = len(sweep.groups)
+        self.size = None if sweep.groups is None else len(sweep.groups)
         self.fans_out = True
         self.arguments = (Argument(None, sweep, InputKind.EACH),)

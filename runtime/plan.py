@@ -53,8 +53,8 @@ class Plan:
 
     @property
     def total_trials(self) -> int:
-        """Trials of all sweeps together."""
-        return sum(planned.node.size for planned in self.nodes if isinstance(planned.node, Sweep))
+        """Trials of all sweeps together, as far as it is known how many they are."""
+        return sum(planned.node.size or 0 for planned in self.nodes if isinstance(planned.node, Sweep))
 
     def describe(self, digests: Callable[[PlannedNode], list[str | None]]) -> list[dict[str, object]]:
         """The graph for the run's record: enough to tell whether another graph is the same.
@@ -87,9 +87,9 @@ class Plan:
         if code is not None:
             entry["code_parts"] = code.parts
         if isinstance(node, Sweep):
-            entry["sweep"] = {
-                "group_names": list(node.groups[0]) if node.groups else [],
-                "groups": [list(group.values()) for group in node.groups],
+            sweep: dict[str, object] = {
+                "group_names": list(node.axes),
+                "groups": None if node.groups is None else [list(group.values()) for group in node.groups],
                 "trials": node.source.trials,
                 "metric": node.metric,
                 "mode": node.mode,
@@ -97,6 +97,9 @@ class Plan:
                 "seed": node.source.seed,
                 "space": hidden_values(node.source.space).space().describe(value_digest),
             }
+            if node.groups is None:  # made of the results of nodes: who reads this record makes them of those too
+                sweep["axes"] = [_axis(key, values) for key, values in node.axes.items()]
+            entry["sweep"] = sweep
         elif isinstance(node, BestNode):
             entry["top"] = node.k
         return entry
@@ -163,13 +166,14 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
             NodeSpec(
                 planned.id,
                 planned.name,
-                node.size,
+                node.size or 0,
                 _inputs(planned, nodes),
                 shape,
-                affinity_block=node.source.trials if isinstance(node, Sweep) and node.arguments else 0,
+                affinity_block=node.source.trials if isinstance(node, Sweep) and node.has_data else 0,
                 retry=RetryPolicy(retries=task.retries) if task else RetryPolicy(),
                 priority=task.priority if task else 0,
                 timeout_s=task.timeout_s if task else None,
+                sized_later=node.size is None,
             )
         )
     return Plan(
@@ -234,7 +238,11 @@ def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: str) -> Program:
     node = planned.node
-    parameters = tuple(Parameter(argument.keyword, argument.kind) for argument in node.arguments)
+    parameters = tuple(
+        Parameter(argument.keyword, argument.kind, argument.repeat)
+        for argument in node.arguments
+        if argument.kind is not InputKind.AXIS
+    )
     if isinstance(node, Sweep):
         return SweepProgram(
             planned.id,
@@ -245,7 +253,7 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             task.timeout_s,
             parameters,
             node.source,
-            node.groups,
+            tuple(node.axes),
             node.metric,
             node.mode,
             node.keep,
@@ -272,6 +280,11 @@ def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, 
             skips = argument.kind is InputKind.ALL and task is not None and task.on_failure == "skip"
             found.append(Input(source, parent_block=0, needs_success=not skips))
     return tuple(found)
+
+
+def _axis(key: str, values: Sequence[object] | Node) -> dict[str, object]:
+    """A group key for the run's record."""
+    return {"name": key, "node": values.name} if isinstance(values, Node) else {"name": key, "values": list(values)}
 
 
 def _kind(node: Node) -> str:

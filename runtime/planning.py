@@ -15,7 +15,9 @@ from umbel.runtime.nodes import BestNode, Node
 from umbel.runtime.plan import Plan, PlannedNode, make_plan
 from umbel.runtime.ray_cluster import ray_amounts
 from umbel.runtime.ray_executor import REPORT_EVERY_S, REPORT_SPACING_S
-from umbel.scheduler.errors import UsageError
+from umbel.runtime.sequences import as_sequence
+from umbel.runtime.sizes import Sizes
+from umbel.scheduler.errors import UmbelError, UsageError
 from umbel.scheduler.graph import Graph, NodeId
 from umbel.scheduler.simulation_measures import Simulation
 from umbel.scheduler.simulation_setup import Autoscaler, Costs, Faults, MachineKind, Polling, Scenario, Seconds
@@ -111,13 +113,16 @@ def plan(
     _check(nodes, slots, gpus, price_per_node_hour, losses_per_hour, lag_s)
     planned = target if isinstance(target, Plan) else make_plan(target)
     measured = None if run is None else MeasuredRun(run, seed)
-    durations = _durations(planned, measured, seconds, spread, seed)
+    sizes = _sizes(planned, measured)
+    durations = _durations(planned, sizes, measured, seconds, spread, seed)
     overhead_s = None if measured is None else measured.overhead_s()
     has = {"CPU": float(slots), "GPU": float(gpus)}
     outcome = simulate(
         Scenario(
             # What time limits and retries did to an element is part of its measured time.
-            Graph([replace(spec, timeout_s=None) for spec in planned.graph]),
+            Graph(
+                [replace(spec, size=sizes.size(spec.id), sized_later=False, timeout_s=None) for spec in planned.graph]
+            ),
             durations,
             machines=(MachineKind(has, initial=0 if lag_s is not None else nodes, most=nodes),),
             shapes={
@@ -202,8 +207,40 @@ def parse_seconds(texts: Sequence[str]) -> dict[str | None, float]:
     return found
 
 
+def _sizes(planned: Plan, measured: MeasuredRun | None) -> Sizes:
+    """The sizes of all nodes; those that only a run reveals, as the earlier run revealed them.
+
+    Raises:
+        UsageError: there is no earlier run, or it did not come so far.
+    """
+
+    def value(node: NodeId) -> object:
+        name = planned.nodes[node].name
+        if measured is None:
+            raise UsageError(
+                f"what {name!r} returns decides how many elements there are",
+                got="no earlier run",
+                expected="a run to take the sizes from",
+                hint="say --from RUN, with the name of a run that came so far",
+            )
+        try:
+            return measured.value(name)
+        except UmbelError as error:
+            raise UsageError(
+                f"what {name!r} returns decides how many elements there are, and run {measured.name!r} does not tell",
+                got=str(error),
+                expected="a run that came so far",
+            ) from error
+
+    sizes = Sizes(planned, lambda node: len(as_sequence(value(node)) or ()), value)
+    for node in planned.nodes:
+        sizes.ended(node.id, failed=False)
+    return sizes
+
+
 def _durations(
     planned: Plan,
+    sizes: Sizes,
     measured: MeasuredRun | None,
     seconds: float | Mapping[str | None, float] | None,
     spread: float,
@@ -226,11 +263,11 @@ def _durations(
     missing: list[PlannedNode] = []
     for node in runnable:
         mean_s = seconds.get(node.name, seconds.get(None)) if isinstance(seconds, Mapping) else seconds
-        known = None if measured is None else measured.seconds(node)
+        known = None if measured is None else measured.seconds(node, sizes)
         if known is not None:
             found[node.id] = known
         elif mean_s is not None:
-            found[node.id] = given_seconds(node, mean_s, spread, seed)
+            found[node.id] = given_seconds(node, sizes.size(node.id), mean_s, spread, seed)
         else:
             missing.append(node)
     if missing:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from umbel.runtime.nodes import Node, Sweep
-from umbel.runtime.task import as_sequence
+from umbel.runtime.nodes import Elements, Node, Sweep
+from umbel.runtime.sequences import as_sequence
 from umbel.scheduler.errors import GraphError
 
 __all__ = ["Crossed", "product"]
@@ -20,8 +20,10 @@ class Crossed:
     source: Any
     #: How many combinations in a row have the same element of this factor.
     repeat: int
-    #: How many combinations there are.
-    length: int
+    #: True: this is not the first factor, so its elements come again and again.
+    wraps: bool
+    #: How many combinations there are; None: only the run reveals it.
+    length: int | None
 
 
 def product(*factors: Any) -> tuple[Crossed, ...]:
@@ -31,21 +33,33 @@ def product(*factors: Any) -> tuple[Crossed, ...]:
     two elements are there.
 
     Args:
-        factors: lists, tuples, ranges, one-dimensional arrays, or fan-outs.
+        factors: lists, tuples, ranges, one-dimensional arrays, or fan-outs. Only the first may have a length that the
+            run reveals (`Node.elements`).
 
     Raises:
-        GraphError: a factor is a single value, or there is none.
+        GraphError: a factor is a single value, or not the first and of unknown length, or there is none.
     """
-    sizes: list[int] = []
+    sizes: list[int | None] = []
     sources: list[Any] = []
     for position, factor in enumerate(factors, 1):
         source = factor.best() if isinstance(factor, Sweep) else factor
+        known: int | None = None
         if isinstance(source, Node):
-            known = source.size if source.fans_out else None
+            known, fits = source.size, source.fans_out
+        elif isinstance(source, Elements):
+            fits = True
         else:
             source = as_sequence(factor)
+            fits = source is not None
             known = None if source is None else len(source)
-        if known is None:
+        if known is None and fits and position > 1:
+            raise GraphError(
+                f"how long factor {position} of umbel.product is, only the run reveals",
+                got=factor,
+                expected="lengths known before the run, except for the first factor's",
+                hint="put it first; or let a task return the list of pairs, and map over its elements()",
+            )
+        if not fits:
             raise GraphError(
                 f"factor {position} of umbel.product is a single value",
                 got=factor,
@@ -56,7 +70,9 @@ def product(*factors: Any) -> tuple[Crossed, ...]:
         sources.append(source)
     if not sizes:
         raise GraphError("umbel.product has no factors", expected="at least one list or fan-out")
-    length = math.prod(sizes)
+    lengths = [1 if size is None else size for size in sizes]  # what only the run reveals repeats nothing
+    length = None if sizes[0] is None else math.prod(lengths)
     return tuple(
-        Crossed(source, max(1, math.prod(sizes[position + 1 :])), length) for position, source in enumerate(sources)
+        Crossed(source, max(1, math.prod(lengths[position + 1 :])), position > 0, length)
+        for position, source in enumerate(sources)
     )

@@ -25,6 +25,10 @@ class InputKind(Enum):
     ONE = "one"
     #: A list of handles, whole, the same for all.
     ALL = "all"
+    #: One handle, that of a list, of which each element of the node (of a sweep: each group) gets its item.
+    ITEM = "item"
+    #: Not a parameter: the values of a group key, which the groups are made of.
+    AXIS = "axis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Parameter:
 
     keyword: str | None
     kind: InputKind
+    #: Of an ITEM: how many elements in a row get the same item.
+    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ class SweepProgram(Program):
     """A sweep: one call a trial, with a config made from the trial's index."""
 
     source: TrialSource
-    #: The groups in order, each a mapping of the same keys.
-    groups: tuple[Mapping[str, object], ...]
+    #: The group keys; their values come with the leases.
+    group_names: tuple[str, ...]
     metric: str
     mode: str
     #: Which trials' models are stored: "best" (those that beat their group's best so far), "all" or "none".
@@ -73,7 +79,9 @@ class LeaseInputs:
     """The handles for one lease, one tuple a parameter of its program.
 
     Of an EACH parameter it holds those of the lease's elements in order (of a sweep: of the groups that the lease
-    touches), of a ONE parameter one, of an ALL parameter all.
+    touches), of a ONE or ITEM parameter one, of an ALL parameter all.
     """
 
     handles: tuple[tuple[ValueHandle, ...], ...] = ()
+    #: Of a sweep: the groups that the lease touches, in order.
+    groups: tuple[Mapping[str, object], ...] = ()

@@ -6,7 +6,7 @@ that was lost), by the same code: so a row looks the same wherever it was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,15 @@ class ElementOutcome:
 class TrialChunk:
     """Consecutive trials of one group: their configs, seeds and keys."""
 
-    __slots__ = ("batch", "configs", "data", "first", "group", "keys", "seeds", "stop")
+    __slots__ = ("batch", "configs", "data", "first", "group", "group_keys", "keys", "seeds", "stop")
 
-    def __init__(self, program: SweepProgram, group: int, start: int, stop: int, data: str | None) -> None:
-        keys = program.groups[group]
+    def __init__(
+        self, program: SweepProgram, keys: Mapping[str, object], group: int, start: int, stop: int, data: str | None
+    ) -> None:
         first_of_group = group * program.source.trials
         self.group = group
+        #: The group's keys and values.
+        self.group_keys = keys
         #: Index in the sweep of the first trial, and after the last.
         self.first = first_of_group + start
         self.stop = first_of_group + stop
@@ -122,7 +125,6 @@ class TrialRows:
         self._program = program
         self._place = place
         self._hidden = hidden_values(program.source.space).columns
-        self._group_names = tuple(program.groups[0]) if program.groups else ()
 
     def build(self, parts: Sequence[TrialPart]) -> pa.RecordBatch | None:
         """One batch with a row for each outcome that is not to be tried again; None if there is none."""
@@ -147,8 +149,8 @@ class TrialRows:
             "sweep": _constant(program.name, total),
             "trial": integers(trials),
         }
-        for name in self._group_names:
-            values = [program.groups[part.chunk.group][name] for part in parts]
+        for name in program.group_names:
+            values = [part.chunk.group_keys[name] for part in parts]
             columns[name] = _group_column(values, which)
         for name in program.source.space.column_names:
             config = [_cut(part, part.chunk.batch.columns[name]) for part in parts]
@@ -209,6 +211,7 @@ def element_rows(
         "digest": strings([handle.digest if handle else None for handle in handles]),
         "format": strings([handle.format if handle else None for handle in handles]),
         "size": integers([handle.size_bytes if handle else None for handle in handles]),
+        "length": integers([handle.length if handle else None for handle in handles]),
         "payload": binaries([handle.payload if handle else None for handle in handles]),
         "model": strings([outcome.model for outcome in rows]),
     }

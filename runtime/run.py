@@ -166,6 +166,7 @@ def _carry_out(
         engine = Engine(plan.graph, restored=restored, jitter_seed=secrets.randbits(32))
         session = Session(plan, engine, ledger, writer, ownership, shown, limits)
         resumed = session.done
+        session.catch_up()
         shown.start(run_id, store.url, session.total, resumed)
         if not session.finished:
             store.add_sitting(run_id, ownership.record.acquired, ownership.record.token, about())
@@ -192,7 +193,8 @@ def _carry_out(
             raise RunStoppedError(f"run {run_id!r} was {text}", hint=f"umbel failures {run_id} tells what failed")
         return "stopped"
     if resumed < session.total or store.load_end(run_id) is None:
-        store.end_run(run_id, {"status": "done", "counts": {"total": session.total, "failed": ledger.failed}})
+        counts = {"total": session.total, "failed": ledger.failed}
+        store.end_run(run_id, {"status": "done", "counts": counts, "sizes": ledger.sizes.found})
     for text in ledger.warnings():
         shown.warn(text)
     shown.finish(_summary(run_id, session, ledger, resumed, time.monotonic() - started))

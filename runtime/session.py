@@ -113,7 +113,6 @@ class Session:
         self._ownership = ownership
         self._progress = progress
         self._executor: Executor | None = None
-        self._total = sum(spec.size for spec in plan.graph)
         self._started = time.monotonic()
         self._resumed = self.done
         self._rate = RateMeter()
@@ -123,8 +122,8 @@ class Session:
 
     @property
     def total(self) -> int:
-        """Elements of all nodes."""
-        return self._total
+        """Elements of all nodes, as far as it is known how many they have."""
+        return sum(node.size for node in self.engine.nodes)
 
     @property
     def done(self) -> int:
@@ -142,6 +141,10 @@ class Session:
         return self.finished or self.interrupted
 
     # ---- events in, commands out ---------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Follow what earlier sittings finished, as far as that needs no workers."""
+        self.handle(Tick())
 
     def attach(self, executor: Executor) -> None:
         """Begin: tell the executor what is wanted."""
@@ -173,8 +176,7 @@ class Session:
             self.ledger.keep_output(node, worker, report.output)
         if report.overrun:
             self._dispatch(WorkerLost(worker, LossCause.PREEMPTED), None)  # it is not the next elements' fault
-            assert self._executor is not None
-            self._executor.end_worker(worker)
+            self._workers.end_worker(worker)
 
     def _note_costs(self, node: NodeId, report: LeaseReport) -> None:
         task = getattr(self.plan.nodes[node].node, "task", None)
@@ -208,16 +210,20 @@ class Session:
             for command in self.engine.handle(current, time.monotonic()):
                 self._carry_out(command, rows, waiting)
 
+    @property
+    def _workers(self) -> Executor:
+        """Who carries out what concerns workers; there are none before it is attached."""
+        assert self._executor is not None
+        return self._executor
+
     def _carry_out(self, command: Command, rows: bytes | None, waiting: deque[Event]) -> None:
-        executor = self._executor
-        assert executor is not None
         match command:
             case Accept():
                 self.ledger.record(command, rows)
             case Grant(worker, lease):
-                executor.grant(worker, lease, self.ledger.inputs(lease))
+                self._workers.grant(worker, lease, self.ledger.inputs(lease))
             case Revoke(worker, lease_id, stop):
-                executor.revoke(worker, lease_id, stop)
+                self._workers.revoke(worker, lease_id, stop)
             case Evaluate(node, start, stop):
                 failed = self.ledger.evaluate(node, start, stop)
                 waiting.append(Evaluated(node, start, stop, failed))
@@ -227,13 +233,13 @@ class Session:
                 self.ledger.lose(command)
             case StopWorker(worker):
                 waiting.append(WorkerLost(worker, LossCause.HUNG))
-                executor.end_worker(worker)
+                self._workers.end_worker(worker)
             case Retire(worker):
-                executor.end_worker(worker)
+                self._workers.end_worker(worker)
             case WantWorkers(shape, count):
-                executor.want(shape, count)
-            case FinishNode():
-                pass
+                self._workers.want(shape, count)
+            case FinishNode(node):
+                waiting.extend(self.ledger.sizes.ended(node, failed=bool(self.engine.nodes[node].failed)))
 
     # ---- what has to be done every now and then ------------------------------------------------------------
 
@@ -273,11 +279,12 @@ class Session:
         now = time.monotonic()
         done = self.done
         rate = self._rate.add(now, done - self._resumed)
-        left = self._total - done
+        total = self.total
+        left = total - done
         stage = next((p.name for p, n in zip(self.plan.nodes, self.engine.nodes, strict=True) if not n.finished), None)
         return Snapshot(
             done=done,
-            total=self._total,
+            total=total,
             failed=self.ledger.failed,
             running=self.engine.running(),
             workers=self.engine.workers,

@@ -8,17 +8,18 @@ from math import isfinite
 from numbers import Integral
 from typing import Any, cast
 
-from umbel.runtime.nodes import Argument, Node, Sweep
+from umbel.runtime.nodes import Argument, Elements, Node, Sweep
 from umbel.runtime.programs import InputKind
+from umbel.runtime.sequences import as_sequence
 from umbel.runtime.spaces import to_space
-from umbel.runtime.task import Task, as_sequence, default_name, signature_of
+from umbel.runtime.task import Task, default_name, signature_of
 from umbel.scheduler.errors import GraphError, SpaceError, UsageError
 from umbel.scheduler.sampling import Search, TrialSource, validate_search
 from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
 from umbel.storage.redaction import is_secret_name
 
-__all__ = ["sweep"]
+__all__ = ["groups_of", "sweep"]
 
 MODES = ("min", "max")
 KEEPS = ("best", "all", "none")
@@ -39,7 +40,7 @@ def sweep(
     space: Mapping[str, Any] | None = None,
     metric: str | None = None,
     mode: str = "min",
-    over: Mapping[str, Sequence[Any]] | None = None,
+    over: Mapping[str, Sequence[Any] | Node | Elements] | None = None,
     data: Any = None,
     trials: int | None = None,
     search: str = "random",
@@ -57,9 +58,10 @@ def sweep(
         metric: the name of the metric that trials are compared by. Required.
         mode: "min" if less is better, "max" if more is.
         over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
-            also stand in the config. None: one group.
-        data: one element a group (a fan-out or a sequence as long as there are groups), or a single value or node for
-            all.
+            also stand in the config. A node stands for the list that it returns: then the groups are known once it has
+            run. None: one group.
+        data: one element a group (a fan-out, the ``elements()`` of a node, or a sequence, as long as there are groups),
+            or a single value or node for all.
         trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
         search: "random" or "grid".
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
@@ -92,17 +94,22 @@ def sweep(
             expected="a whole number",
             hint="leave it out for 0",
         )
-    groups = _groups(over)
+    axes = _axes(over)
+    groups = None if any(isinstance(values, Node) for values in axes.values()) else groups_of(axes)
     converted = to_space(space)
-    _check_names(converted, groups)
+    _check_names(converted, list(axes))
     count = validate_search(converted, search, trials)
     source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
-    arguments = () if data is None else (_data_argument(data, len(groups), over),)
+    arguments = () if data is None else (_data_argument(data, None if groups is None else len(groups), over),)
     _check_signature(task, bool(arguments))
+    arguments += tuple(
+        Argument(key, values, InputKind.AXIS) for key, values in axes.items() if isinstance(values, Node)
+    )
     return Sweep(
         task,
         name=name,
         source=source,
+        axes=axes,
         groups=groups,
         arguments=arguments,
         metric=metric,
@@ -116,9 +123,10 @@ def _check_one_of(what: str, value: object, known: tuple[str, ...], hint: str) -
         raise UsageError(f"unknown {what}", got=f"{what}={value!r}", expected=" or ".join(map(repr, known)), hint=hint)
 
 
-def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]:
+def _axes(over: Mapping[str, Any] | None) -> dict[str, Sequence[object] | Node]:
+    """The values of each group key, or the node that brings them."""
     if over is None:
-        return [{}]
+        return {}
     if not isinstance(over, Mapping) or not over:
         raise UsageError(
             "over has no groups",
@@ -126,7 +134,7 @@ def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]
             expected='values by key, such as {"country": ["DEU", "FRA"]}',
             hint="leave it out for a sweep without groups",
         )
-    axes: list[list[object]] = []
+    axes: dict[str, Sequence[object] | Node] = {}
     for key, values in over.items():
         if not isinstance(key, str) or not key.isidentifier():
             raise UsageError(
@@ -135,23 +143,41 @@ def _groups(over: Mapping[str, Sequence[Any]] | None) -> list[dict[str, object]]
                 expected="letters, digits and underscores, not starting with a digit",
                 hint="rename it: it becomes a column of the trials table",
             )
-        if isinstance(values, Node):
+        node = values.source if isinstance(values, Elements) else values
+        if not isinstance(node, Node):
+            axes[key] = _axis(key, values)
+        elif node.fans_out:
             raise UsageError(
-                f"the groups of {key!r} are a node",
-                got=values,
-                expected="values known before the run: a list of strings, numbers or booleans",
-                hint="give the list itself to over=, and the node to data=",
+                f"the groups of {key!r} are a fan-out",
+                got=node,
+                expected="a list of strings, numbers or booleans, or a node that returns one",
+                hint="let a task that gets the whole fan-out return the groups",
             )
-        items = as_sequence(values)
-        if items is None or len(items) == 0:
-            raise UsageError(
-                f"the groups of {key!r} are empty" if items is not None else f"the groups of {key!r} are not a list",
-                got=repr(values),
-                expected="at least one value, in a list",
-                hint=f'for example over={{"{key}": ["a", "b"]}}; leave over= out for a sweep without groups',
-            )
-        axes.append(_plain_values(key, items))
-    return [dict(zip(over, values, strict=True)) for values in itertools.product(*axes)]
+        else:
+            axes[key] = node
+    return axes
+
+
+def groups_of(axes: Mapping[str, object]) -> list[dict[str, object]]:
+    """Every combination of the group keys' values, the last key changing fastest; without keys one group.
+
+    Raises:
+        UsageError: the values of a key are none, not plain, of several types, or not distinct.
+    """
+    values = [_axis(key, values) for key, values in axes.items()]
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def _axis(key: str, values: object) -> list[object]:
+    items = as_sequence(values)
+    if items is None or len(items) == 0:
+        raise UsageError(
+            f"the groups of {key!r} are empty" if items is not None else f"the groups of {key!r} are not a list",
+            got=repr(values),
+            expected="at least one value, in a list",
+            hint=f'for example over={{"{key}": ["a", "b"]}}; leave over= out for a sweep without groups',
+        )
+    return _plain_values(key, items)
 
 
 def _plain_values(key: str, items: Sequence[object]) -> list[object]:
@@ -193,10 +219,10 @@ def _fits_column(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
-def _check_names(space: Space, groups: Sequence[Mapping[str, object]]) -> None:
+def _check_names(space: Space, keys: Sequence[str]) -> None:
     first_keys = {path[0] for path, _ in space.dimensions}
     seen: dict[str, str] = {}
-    for key in groups[0]:
+    for key in keys:
         folded = key.lower()  # warehouses don't tell columns apart by case
         if folded in RESERVED or folded.startswith(RESERVED_PREFIXES):
             raise UsageError(
@@ -229,17 +255,21 @@ def _check_names(space: Space, groups: Sequence[Mapping[str, object]]) -> None:
             )
 
 
-def _data_argument(data: object, groups: int, over: Mapping[str, Any] | None) -> Argument:
+def _data_argument(data: object, groups: int | None, over: Mapping[str, Any] | None) -> Argument:
+    if isinstance(data, Elements):
+        return Argument(None, data.source, InputKind.ITEM)
+    length: int | None
     if isinstance(data, Node):
         if not data.fans_out:
             return Argument(None, data, InputKind.ONE)
-        source: object = data.best() if isinstance(data, Sweep) else data
-        length = len(data.groups) if isinstance(data, Sweep) else data.size
+        node = data.best() if isinstance(data, Sweep) else data
+        source: object = node
+        length = node.size
     elif isinstance(data, (list, tuple)):
         source, length = data, len(data)
     else:
         return Argument(None, data, InputKind.ONE)
-    if length != groups:
+    if groups is not None and length is not None and length != groups:
         keys = " × ".join(over) if over else "no group keys"
         raise GraphError(
             "the data don't line up with the groups",

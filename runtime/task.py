@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from umbel.runtime.nodes import Argument, Node, Sweep, TaskNode
+from umbel.runtime.nodes import Argument, Elements, Node, Sweep, TaskNode
 from umbel.runtime.programs import InputKind
+from umbel.runtime.sequences import as_sequence
 from umbel.scheduler.errors import GraphError, UsageError
 from umbel.storage.layout import check_name
 
@@ -142,6 +143,13 @@ class Task(Generic[P, R]):
         self._check_signature(args, kwargs)
         arguments = []
         for keyword, value in _named(args, kwargs):
+            if isinstance(value, Elements):
+                raise GraphError(
+                    f"{self.name}.bind(…) makes a single call, which can't run over the elements of a list",
+                    got=f"{value.source!r}.elements()",
+                    expected=f"{self.name}.map(…) for a call an element",
+                    hint="bind(node) gives the one call the whole list",
+                )
             whole = isinstance(value, Node) and value.fans_out
             arguments.append(Argument(keyword, _value_of(value), InputKind.ALL if whole else InputKind.ONE))
         return TaskNode(self, 1, tuple(arguments), fans_out=False)
@@ -150,7 +158,8 @@ class Task(Generic[P, R]):
         """A fan-out that calls the function once an element.
 
         Sequences (lists, tuples, ranges, one-dimensional arrays) and fan-outs are zipped; all else is passed to every
-        call. For every combination instead, see `umbel.product`.
+        call. ``node.elements()`` zips the list that a single node returns. For every combination instead, see
+        `umbel.product`.
 
         Raises:
             GraphError: lengths differ, nothing is zipped, or the arguments don't fit the function's signature.
@@ -159,16 +168,21 @@ class Task(Generic[P, R]):
 
         self._check_signature(args, kwargs)
         arguments: list[Argument] = []
-        lengths: dict[str, int] = {}
+        lengths: dict[str, int | None] = {}
         names = list(self._parameter_names(args, kwargs))
         for label, (keyword, value) in zip(names, _named(args, kwargs), strict=True):
             if isinstance(value, Node):
                 kind = InputKind.EACH if value.fans_out else InputKind.ONE
                 arguments.append(Argument(keyword, _value_of(value), kind))
                 if value.fans_out:
-                    lengths[label] = len(value.groups) if isinstance(value, Sweep) else value.size
+                    lengths[label] = value.best().size if isinstance(value, Sweep) else value.size
+            elif isinstance(value, Elements):
+                arguments.append(Argument(keyword, value.source, InputKind.ITEM))
+                lengths[label] = None
             elif isinstance(value, Crossed):
-                arguments.append(Argument(keyword, value.source, InputKind.EACH, value.repeat))
+                kind = InputKind.ITEM if isinstance(value.source, Elements) else InputKind.EACH
+                source = value.source.source if isinstance(value.source, Elements) else value.source
+                arguments.append(Argument(keyword, source, kind, value.repeat, value.wraps))
                 lengths[label] = value.length
             elif (items := as_sequence(value)) is not None:
                 arguments.append(Argument(keyword, items, InputKind.EACH))
@@ -181,14 +195,16 @@ class Task(Generic[P, R]):
                 expected="at least one list, tuple, range, array or fan-out among the arguments",
                 hint=f"{self.name}.bind(…) makes a single call",
             )
-        if len(set(lengths.values())) > 1:
+        known = {length for length in lengths.values() if length is not None}
+        if len(known) > 1:
             raise GraphError(
                 f"{self.name}.map(…) was given arguments of different lengths",
-                got=", ".join(f"{label}: {length}" for label, length in lengths.items()),
+                got=", ".join(f"{label}: {length}" for label, length in lengths.items() if length is not None),
                 expected="the same length everywhere",
                 hint="if every call shall get a whole list, let a node bring it: umbel.task(lambda: values).bind()",
             )
-        return TaskNode(self, next(iter(lengths.values())), tuple(arguments), fans_out=True)
+        size = None if None in lengths.values() else next(iter(known))
+        return TaskNode(self, size, tuple(arguments), fans_out=True)
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         signature = signature_of(self.fn)
@@ -214,7 +230,22 @@ class Task(Generic[P, R]):
 
 
 @overload
-def task(fn: Callable[P, R]) -> Task[P, R]: ...
+def task(
+    fn: Callable[P, R],
+    *,
+    name: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+    memory: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    timeout_s: float | None = None,
+    on_failure: str = "keep going",
+    priority: int = 0,
+    cache: bool = True,
+) -> Task[P, R]: ...
 @overload
 def task(
     fn: None = None,
@@ -300,20 +331,6 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(fn)
     except (TypeError, ValueError):
         return None
-
-
-def as_sequence(value: object) -> Sequence[Any] | None:
-    """The value as a sequence if `map` zips it, else None: strings, mappings and tables are single values."""
-    if isinstance(value, (list, tuple, range)):
-        return value
-    module = type(value).__module__.partition(".")[0]
-    if module == "numpy" and getattr(value, "ndim", None) == 1:
-        return list(value)  # type: ignore[call-overload, no-any-return]
-    if module == "pandas" and type(value).__name__ in {"Series", "Index"}:
-        return list(value)  # type: ignore[call-overload, no-any-return]
-    if module == "pyarrow" and type(value).__name__.endswith("Array"):
-        return value.to_pylist()  # type: ignore[attr-defined, no-any-return]
-    return None
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str | None, Any]]:

@@ -7,15 +7,26 @@ through the driver.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from umbel.runtime.sequences import is_sequence
 from umbel.scheduler.errors import CodeError
 from umbel.storage.artifacts import get_artifact, put_artifact
-from umbel.storage.codecs import Encoded, decode, encode
+from umbel.storage.codecs import decode, encode
 from umbel.storage.objects import ObjectStore
 
-__all__ = ["INLINE_LIMIT_BYTES", "ValueCache", "ValueHandle", "store_model", "store_value", "value_digest"]
+__all__ = [
+    "INLINE_LIMIT_BYTES",
+    "ValueCache",
+    "ValueHandle",
+    "item_digest",
+    "load_value",
+    "store_model",
+    "store_value",
+    "value_digest",
+]
 
 #: Values up to this size travel in messages. Ray keeps results up to 100 KB out of its shared memory, and so do we.
 INLINE_LIMIT_BYTES = 64 * 1024
@@ -35,10 +46,13 @@ class ValueHandle:
     size_bytes: int
     #: The encoded bytes; None: they lie in the store as an artifact.
     payload: bytes | None
+    #: Of a list (see `umbel.runtime.sequences`): how many items it has.
+    length: int | None = None
 
 
-def _inline(encoded: Encoded) -> ValueHandle:
-    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), encoded.data)
+def item_digest(handle: ValueHandle, place: int) -> str:
+    """The identity of one item of a list: it changes with the list, even where the item does not."""
+    return hashlib.sha256(f"{handle.digest}[{place}]".encode()).hexdigest()
 
 
 def store_value(value: object, objects: ObjectStore) -> ValueHandle:
@@ -56,10 +70,20 @@ def store_value(value: object, objects: ObjectStore) -> ValueHandle:
             expected=f"at most {VALUE_LIMIT_BYTES / 2**30:g} GiB",
             hint="split it into elements with map, or write it to storage of your own and return where it lies",
         )
-    if len(encoded.data) <= INLINE_LIMIT_BYTES:
-        return _inline(encoded)
-    put_artifact(objects, encoded)
-    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), None)
+    inline = len(encoded.data) <= INLINE_LIMIT_BYTES
+    if not inline:
+        put_artifact(objects, encoded)
+    length = len(value) if is_sequence(value) else None  # type: ignore[arg-type]
+    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), encoded.data if inline else None, length)
+
+
+def load_value(handle: ValueHandle, objects: ObjectStore) -> object:
+    """The value that a handle stands for, decoded.
+
+    Raises:
+        StoreError: its artifact is missing or damaged.
+    """
+    return get_artifact(objects, handle.digest) if handle.payload is None else decode(handle.payload)
 
 
 def store_model(model: object, objects: ObjectStore) -> str:
@@ -89,8 +113,7 @@ class ValueCache:
         if held is not None:
             self._held.move_to_end(handle.digest)
             return held[0]
-        inline = handle.payload
-        value = get_artifact(self._objects, handle.digest) if inline is None else decode(inline)
+        value = load_value(handle, self._objects)
         self._held[handle.digest] = (value, handle.size_bytes)
         self._held_bytes += handle.size_bytes
         while self._held_bytes > self._limit_bytes and len(self._held) > 1:

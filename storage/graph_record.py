@@ -24,18 +24,22 @@ class SweepRecord:
 
     name: str
     group_names: tuple[str, ...]
-    #: One list of values per group, in the order of `group_names`.
+    #: One list of values per group, in the order of `group_names`; none while they are not known.
     groups: tuple[tuple[Any, ...], ...]
     #: Trials per group.
     trials: int
     metric: str
     #: "min" or "max".
     mode: str
+    #: False: the groups are made of what nodes return, see `axes`, and are not known yet.
+    known: bool = True
+    #: For each group key the node that brings its values, or None and the values.
+    axes: tuple[tuple[str | None, tuple[Any, ...]], ...] = ()
 
     @property
     def size(self) -> int:
-        """Trials in all groups."""
-        return max(1, len(self.groups)) * self.trials
+        """Trials in all groups; 0 while these are not known."""
+        return max(1, len(self.groups)) * self.trials if self.known else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,12 @@ class NodeRecord:
     name: str
     #: task, map, sweep, best, top or literal.
     kind: str
-    size: int
+    #: How many elements it has; None: that is not known.
+    size: int | None
     inputs: tuple[str, ...]
     sweep: SweepRecord | None
+    #: True: it will never be known, because something failed.
+    never: bool = False
 
 
 class GraphRecord:
@@ -58,10 +65,27 @@ class GraphRecord:
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
-        self.run_id = str(record.get("id", ""))
         nodes = (record.get("graph") or {}).get("nodes") or []
-        self.nodes = {node.name: node for node in map(_node, nodes)}
+        self._fill(str(record.get("id", "")), map(_node, nodes))
+
+    @classmethod
+    def of(cls, run_id: str, nodes: Iterable[NodeRecord]) -> GraphRecord:
+        """The graph of these nodes."""
+        graph = cls({})
+        graph._fill(run_id, nodes)
+        return graph
+
+    def _fill(self, run_id: str, nodes: Iterable[NodeRecord]) -> None:
+        self.run_id = run_id
+        self.nodes = {node.name: node for node in nodes}
         self.sweeps = {name: node.sweep for name, node in self.nodes.items() if node.sweep is not None}
+
+    @property
+    def complete(self) -> bool:
+        """True if all sizes and groups are known."""
+        return all(node.size is not None or node.never for node in self.nodes.values()) and all(
+            sweep.known for sweep in self.sweeps.values()
+        )
 
     def node(self, node: object) -> NodeRecord:
         """A node by its name, or by an object that has a ``name``.
@@ -144,11 +168,11 @@ def group_columns(sweep: SweepRecord, positions: Iterable[int] | None = None) ->
 
 def _node(node: Mapping[str, Any]) -> NodeRecord:
     name = str(node["name"])
-    sweep = node.get("sweep")
+    sweep, size = node.get("sweep"), node.get("size", 1)
     return NodeRecord(
         name=name,
         kind=str(node.get("kind", "task")),
-        size=int(node.get("size", 1)),
+        size=None if size is None else int(size),
         inputs=tuple(node.get("inputs") or ()),
         sweep=None if sweep is None else _sweep(name, sweep),
     )
@@ -162,4 +186,6 @@ def _sweep(name: str, sweep: Mapping[str, Any]) -> SweepRecord:
         trials=int(sweep["trials"]),
         metric=str(sweep["metric"]),
         mode=str(sweep["mode"]),
+        known=sweep.get("axes") is None,
+        axes=tuple((axis.get("node"), tuple(axis.get("values") or ())) for axis in sweep.get("axes") or ()),
     )

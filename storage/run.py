@@ -23,6 +23,7 @@ from umbel.storage.failure_rows import failed_elements, failed_trials, no_failur
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.objects import ObjectStore
 from umbel.storage.ownership import owner_status, request_cancel
+from umbel.storage.revealed import revealed
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
@@ -46,7 +47,7 @@ class Run:
 
     def __init__(self, objects: ObjectStore, record: Mapping[str, Any]) -> None:
         self._objects = objects
-        self._graph = GraphRecord(record)
+        self._known_graph = GraphRecord(record)
         #: What run.json says: who, when, graph, versions.
         self.record = dict(record)
 
@@ -70,7 +71,7 @@ class Run:
     @property
     def sweeps(self) -> list[str]:
         """The names of its sweeps, in the order of the graph."""
-        return list(self._graph.sweeps)
+        return list(self.graph.sweeps)
 
     @property
     def status(self) -> str:
@@ -118,8 +119,8 @@ class Run:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(node.name)}</td><td>{html.escape(node.kind)}</td>"
-            f"<td style='text-align:right'>{node.size:,}</td></tr>"
-            for node in self._graph.nodes.values()
+            f"<td style='text-align:right'>{'?' if node.size is None else format(node.size, ',')}</td></tr>"
+            for node in self.graph.nodes.values()
         )
         facts = ", ".join(str(self.record[key]) for key in ("created", "user", "host") if self.record.get(key))
         return (
@@ -127,6 +128,12 @@ class Run:
             f"<br><small>{html.escape(facts)}</small>"
             f"<table><tr><th>node</th><th>kind</th><th>size</th></tr>{rows}</table>"
         )
+
+    @property
+    def graph(self) -> GraphRecord:
+        """Its nodes and sweeps, with the sizes and groups that the run has revealed so far."""
+        self._known_graph = revealed(self._known_graph, self._objects)
+        return self._known_graph
 
     # ---- trials --------------------------------------------------------------------------------------------
 
@@ -146,7 +153,7 @@ class Run:
             NotFoundError: the run has no such sweep, or several to choose from.
             StoreError: the store can't be read.
         """
-        return read_trials(self._objects, self.id, self._graph.sweep(sweep))
+        return read_trials(self._objects, self.id, self.graph.sweep(sweep))
 
     def dataset(self, sweep: object = None) -> pyarrow.dataset.Dataset:
         """The segments of a sweep as a dataset, for queries that need not fit into memory.
@@ -158,7 +165,7 @@ class Run:
         """
         import pyarrow.dataset as ds
 
-        found = self._graph.sweep(sweep)
+        found = self.graph.sweep(sweep)
         whole, corrupt, schemas = [], [], [empty_trials(found)]
         for segment in scan_segments(self._objects, layout.trials_folder(self.id, found.name), ()):
             if segment.schema is None:
@@ -181,7 +188,7 @@ class Run:
         Args:
             sweep: its name, or the sweep itself; None: the only one.
         """
-        found = self._graph.sweep(sweep)
+        found = self.graph.sweep(sweep)
         rows, missing = best_trials(self._objects, self.id, found)
         if missing:
             groups = [dict(zip(found.group_names, found.groups[i], strict=True)) for i in missing[:_MAX_NAMED]]
@@ -204,11 +211,11 @@ class Run:
             and config as JSON.
         """
         parts = [no_failures()]
-        for node in self._graph.nodes.values():
+        for node in self.graph.nodes.values():
             if node.sweep is not None:
                 parts.append(failed_trials(self._objects, self.id, node.sweep))
             else:
-                parts.append(failed_elements(self._objects, self.id, node, self._graph))
+                parts.append(failed_elements(self._objects, self.id, node, self.graph))
         return pa.concat_tables(parts).combine_chunks()
 
     # ---- values --------------------------------------------------------------------------------------------
@@ -223,7 +230,7 @@ class Run:
             NotFoundError: there is no such node, or its value is not there yet.
             ElementFailedError: it, or one of its elements, failed; says why.
         """
-        found = self._graph.node(node)
+        found = self.graph.node(node)
         if found.sweep is not None:
             return self.trials(found.name)
         return read_value(self._objects, self.id, found)
@@ -239,7 +246,7 @@ class Run:
             Columns: element, status (ok, failed, timeout or lost), error, digest, format, size, model, attempt,
             started, seconds, host, worker, code, key, and metric_… if there are any.
         """
-        found = self._graph.node(node)
+        found = self.graph.node(node)
         if found.sweep is not None:
             return read_trials(self._objects, self.id, found.sweep, columns)
         return read_elements(self._objects, self.id, found, columns)
@@ -254,7 +261,7 @@ class Run:
         Raises:
             NotFoundError: there is no such node, or several sweeps to choose from.
         """
-        name = self._graph.sweep(None).name if node is None else self._graph.node(node).name
+        name = self.graph.sweep(None).name if node is None else self.graph.node(node).name
         return read_output(self._objects, self.id, name, element)
 
     def cancel(self) -> None:
@@ -276,7 +283,7 @@ class Run:
         Returns:
             Columns: node, index (trial or element), the group keys, and model: the digest that `load_model` takes.
         """
-        nodes = self._graph.nodes.values() if node is None else [self._graph.node(node)]
+        nodes = self.graph.nodes.values() if node is None else [self.graph.node(node)]
         parts = []
         for found in nodes:
             if found.sweep is not None:
@@ -284,7 +291,7 @@ class Run:
                 parts.append(models_of(found, rows, "trial", found.sweep))
             else:
                 rows = read_elements(self._objects, self.id, found, ["element", "model"])
-                parts.append(models_of(found, rows, "element", self._graph.groups_of(found.name)))
+                parts.append(models_of(found, rows, "element", self.graph.groups_of(found.name)))
         parts = [part for part in parts if len(part)] or parts
         if not parts:
             return empty_table(pa.schema([("node", pa.string()), ("index", pa.int64()), ("model", pa.string())]))

@@ -35,6 +35,7 @@ _ELEMENT_SCHEMA = pa.schema(
         ("digest", pa.string()),
         ("format", pa.string()),
         ("size", pa.int64()),
+        ("length", pa.int64()),
         ("model", pa.string()),
         ("attempt", pa.int32()),
         ("started", pa.timestamp("us", "UTC")),
@@ -78,6 +79,12 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
         NotFoundError: it, or one of its elements, is not there yet.
         StoreError: it can't be read or decoded.
     """
+    if node.never:
+        raise ElementFailedError(
+            f"how many elements the node {node.name!r} of the run {run_id!r} has is not known",
+            got="the node that it depends on failed",
+            hint="run.failures() tells why",
+        )
     rows = read_elements(objects, run_id, node, ("status", "error", "digest", "payload"))
     elements = int_values(rows["element"])
     fans_out = node.kind in _FAN_OUTS or node.size != 1
@@ -106,8 +113,9 @@ def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.
             got=named + ("; …" if len(failed) > _MAX_NAMED else ""),
             hint="run.failures() lists them all; run.elements(node) lists those that did not fail too",
         )
-    if len(rows) < node.size:
-        there = f"{len(rows)} of {node.size} elements" if fans_out else None
+    if node.size is None or len(rows) < node.size:
+        of = "an unknown number of" if node.size is None else node.size
+        there = f"{len(rows)} of {of} elements" if fans_out else None
         raise NotFoundError(
             f"the value of the node {node.name!r} of the run {run_id!r} is not there yet",
             got=there,

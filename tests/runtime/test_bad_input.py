@@ -344,7 +344,7 @@ def test_refused_before_anything_is_written(case: Refused, tmp_path: Path) -> No
 def test_a_node_is_no_list() -> None:
     with pytest.raises(UsageError, match=r"node 'load' can't be iterated over.*\n.*task\.map"):
         list(load.map(["a"]))
-    with pytest.raises(UsageError, match="are a node"):
+    with pytest.raises(UsageError, match="are a fan-out"):
         a_sweep(over={"country": load.map(["a"])})
     with pytest.raises(UsageError, match="at least one trial a group"):
         a_sweep().top(0)

@@ -69,7 +69,7 @@ def opened(request: pytest.FixtureRequest, objects: ObjectStore) -> RunningLease
 def lease_of(node: Node, objects: ObjectStore) -> RunningLease:
     plan = make_plan(node)
     runner = LeaseRunner(list(plan.programs.values()), objects, Place("work", "here", "w1"))
-    inputs = LeaseInputs()
+    inputs = LeaseInputs((), ({},))
     if node.arguments:
         from umbel.runtime.literals import Literals
 

@@ -50,7 +50,7 @@ def test_resuming_reads_only_the_columns_that_it_needs(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("umbel.storage.segments.decode_segment", spy)
     resumed = run(tmp_path)
-    value = {"element", "status", "digest", "format", "size", "payload"}
+    value = {"element", "status", "digest", "format", "size", "length", "payload"}
     assert read == [
         value,
         {"trial", "status", "model", "metric_loss", "metric_other"},

@@ -19,8 +19,9 @@ from umbel.runtime.cli import main
 from umbel.runtime.forecast_text import chart, describe, print_forecast, save_chart
 from umbel.runtime.measured import MeasuredRun
 from umbel.runtime.nodes import Node
-from umbel.runtime.plan import make_plan
+from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.planning import Forecast, parse_seconds, plan
+from umbel.runtime.sizes import Sizes
 from umbel.runtime.tables import json_text
 from umbel.scheduler.errors import UsageError
 
@@ -72,9 +73,13 @@ def inline(node: Node, store: Path, name: str = "before") -> umbel.Run:
     return umbel.run(node, store=str(store), name=name, executor="inline", progress="quiet")
 
 
+def known_sizes(planned: Plan) -> Sizes:
+    return Sizes(planned, lambda node: None, lambda node: None)
+
+
 def trial_times(forecast_of: Node, run: umbel.Run) -> Any:
     planned = make_plan(forecast_of)
-    return MeasuredRun(run).seconds(planned.by_name["backtest"])
+    return MeasuredRun(run).seconds(planned.by_name["backtest"], known_sizes(planned))
 
 
 # ---- a real run --------------------------------------------------------------------------------------------
@@ -139,8 +144,9 @@ def test_a_new_group_is_like_some_group_that_was_measured(before: umbel.Run) -> 
 
 
 def test_what_is_drawn_follows_from_the_seed(before: umbel.Run) -> None:
-    planned = make_plan(graph(trials=30)).by_name["backtest"]
-    one, two, other = (MeasuredRun(before, seed).seconds(planned) for seed in (1, 1, 2))
+    whole = make_plan(graph(trials=30))
+    planned, sizes = whole.by_name["backtest"], known_sizes(whole)
+    one, two, other = (MeasuredRun(before, seed).seconds(planned, sizes) for seed in (1, 1, 2))
     assert one is not None
     assert two is not None
     assert other is not None
@@ -178,11 +184,11 @@ def test_lost_trials_and_those_that_never_ran_count_for_nothing(tmp_path: Path) 
     measured = MeasuredRun(run)
     rows = run.elements("after")
     assert rows["attempt"].to_pylist()[3] == 0
-    times = measured.seconds(planned.by_name["after"])
+    times = measured.seconds(planned.by_name["after"], known_sizes(planned))
     assert times is not None
     assert times[3] in set(rows["seconds"].to_pylist()) - {rows["seconds"].to_pylist()[3]}
     # One that failed took its time, too.
-    tried = measured.seconds(planned.by_name["picky"])
+    tried = measured.seconds(planned.by_name["picky"], known_sizes(planned))
     assert tried is not None
     assert tried[3] == run.elements("picky")["seconds"].to_pylist()[3]
 

@@ -33,6 +33,11 @@ def describe(*parts: object, **named: object) -> str:
     return f"{parts} {sorted(named.items())}"
 
 
+@umbel.task
+def listed(text: str) -> list[str]:
+    return text.split()
+
+
 @umbel.task(cpus=2)
 def total(values: Sequence[float]) -> float:
     return math.fsum(values)
@@ -145,6 +150,7 @@ class WideGraph:
         self._tasks()
         self._sweeps()
         self._large()
+        self._revealed()
 
     def _tasks(self) -> None:
         data = load.map(COUNTRIES, 2.0, offset=half.bind(1.0))
@@ -201,6 +207,22 @@ class WideGraph:
         frames = large_frame.map(arrays)
         tables = large_table.map(frames)
         self.nodes |= {"arrays": arrays, "frames": frames, "tables": tables, "rows": rows_of.bind(tables)}
+
+    def _revealed(self) -> None:
+        """What has a length that only a result tells."""
+        words = listed.bind("POL ESP")
+        data = load.map(words.elements())
+        sweep = umbel.sweep(
+            with_data,
+            space={"alpha": tune.uniform(0, 1)},
+            over={"country": words},
+            data=data,
+            trials=4,
+            metric="loss",
+            keep="none",
+            name="revealed",
+        )
+        self.nodes |= {"revealed data": data, "revealed": sweep, "revealed list": describe.bind(sweep)}
 
     @property
     def targets(self) -> list[Node]:
