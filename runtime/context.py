@@ -7,10 +7,14 @@ its own passes on what it needs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import UsageError
+
+if TYPE_CHECKING:
+    from umbel.runtime.checkpoints import TrialCheckpoints
 
 __all__ = ["TrialContext", "current", "mark_as_worker", "report", "trial"]
 
@@ -35,6 +39,35 @@ class TrialContext:
     reported: dict[str, float] = field(default_factory=dict)
     #: The step of the last report.
     step: int | None = None
+    #: Makes `state` when it is first needed; None: nothing is kept.
+    open_state: Callable[[int], TrialCheckpoints] | None = None
+    #: Those of the trial that is running, once it has saved or asked for one.
+    state: TrialCheckpoints | None = None
+
+    @property
+    def checkpoint(self) -> Any:
+        """What an earlier attempt at this trial saved last with `report`; None: there is none, so begin anew.
+
+        Earlier attempts are those that failed, were lost with their worker or preempted, or were under way when the
+        driver ended. Files come as a `Path` into a temporary folder that is there while the trial runs. Cost: one look
+        at the store when it is first asked for.
+
+        Raises:
+            StoreError: the store can't be read.
+        """
+        found = self._open()
+        return None if found is None else found.last
+
+    def _open(self) -> TrialCheckpoints | None:
+        if self.state is None and self.open_state is not None:
+            self.state = self.open_state(self.index)
+        return self.state
+
+    def save(self, value: object) -> None:
+        """Make a checkpoint durable; `report` does it."""
+        found = self._open()
+        if found is not None:
+            found.save(value)
 
 
 #: True in processes that run leases for a driver elsewhere.
@@ -64,25 +97,37 @@ def trial() -> TrialContext:
     return context
 
 
-def report(metrics: float | Mapping[str, float], step: int | None = None) -> None:
+def report(
+    metrics: float | Mapping[str, float] | None = None, step: int | None = None, checkpoint: object = None
+) -> None:
     """Report the metrics reached so far; the last report counts as the result of a trial that returns None.
 
     Outside a trial (the function called by hand, as plain Python) it does nothing.
 
     Args:
-        metrics: a number (the sweep's metric), or numbers by name.
+        metrics: a number (the sweep's metric), or numbers by name; None: no news.
         step: how far the trial is (an epoch, a round).
+        checkpoint: the trial's state, from which the next attempt goes on if this one does not come to its end
+            (``umbel.trial().checkpoint``): anything that can be pickled, or a `Path` to a file or folder. It is durable
+            on return; only a trial's last one is kept. Cost: one write to the store, so not more often than every few
+            seconds.
 
     Raises:
         UsageError: the metrics are not numbers.
+        CodeError: the checkpoint can't be pickled.
+        StoreError: the checkpoint can't be written.
     """
     context = current.context
     if context is None:
         return
     from umbel.runtime.metrics import named_metrics
 
-    context.reported.update(named_metrics(metrics, context.metric))
-    context.step = step
+    if metrics is not None:
+        context.reported.update(named_metrics(metrics, context.metric))
+    if step is not None:
+        context.step = step
+    if checkpoint is not None:
+        context.save(checkpoint)
 
 
 def mark_as_worker() -> None:

@@ -19,6 +19,7 @@ import cloudpickle
 import pyarrow as pa
 
 from umbel.runtime import context as trial_context
+from umbel.runtime.checkpoints import TrialCheckpoints
 from umbel.runtime.context import TrialContext
 from umbel.runtime.metrics import DEFAULT, check_has, named_metrics, to_metrics
 from umbel.runtime.output import Tail, kept
@@ -323,7 +324,15 @@ class _SweepLease(RunningLease):
         """Run a chunk's trials; False if the lease ended before its last."""
         function, metric = self._call.function, self._program.metric
         offset_s, clock = self._clock_offset, time.perf_counter
-        context = TrialContext(self._program.name, chunk.group_keys, chunk.first, 0, self._call.attempt, metric)
+        context = TrialContext(
+            self._program.name,
+            chunk.group_keys,
+            chunk.first,
+            0,
+            self._call.attempt,
+            metric,
+            open_state=self._open_state,
+        )
         trial_context.current.context = context
         kept.tail = tail = Tail()
         add = outcomes.append
@@ -338,6 +347,8 @@ class _SweepLease(RunningLease):
                 result = function(config, *args, **kwargs)
             except BaseException as error:
                 seconds = clock() - started
+                if context.state is not None and context.state.error is not None:
+                    raise context.state.error from error  # the store could not do its part
                 metrics = context.reported or None
                 retry = self._call.retries(error)
                 text = describe_error(error)
@@ -348,13 +359,19 @@ class _SweepLease(RunningLease):
                     outcome = Outcome(started + offset_s, seconds, {DEFAULT: result})
                 else:
                     outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
-            if context.reported:
+            if context.reported or context.step is not None:
                 context.reported, context.step = {}, None
+            if context.state is not None:
+                context.state = None
             if tail:
                 outcome.output = tail.take()
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
         return index == chunk.stop
+
+    def _open_state(self, trial: int) -> TrialCheckpoints:
+        place = self._rows.place
+        return TrialCheckpoints(self._call.objects, place.run, self._program.name, trial, self._call.attempt)
 
     def _judge(
         self, result: object, context: TrialContext, metric: str, started: float, seconds: float, group: int

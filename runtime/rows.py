@@ -123,7 +123,7 @@ class TrialRows:
 
     def __init__(self, program: SweepProgram, place: Place) -> None:
         self._program = program
-        self._place = place
+        self.place = place
         self._hidden = hidden_values(program.source.space).columns
 
     def build(self, parts: Sequence[TrialPart]) -> pa.RecordBatch | None:
@@ -145,7 +145,7 @@ class TrialRows:
         firsts = [part.chunk.first + part.offset for part in parts]
         trials = np.concatenate([np.arange(a, a + n) for a, n in zip(firsts, counts, strict=True)])
         columns: dict[str, pa.Array] = {
-            "run": _constant(self._place.run, total),
+            "run": _constant(self.place.run, total),
             "sweep": _constant(program.name, total),
             "trial": integers(trials),
         }
@@ -164,8 +164,8 @@ class TrialRows:
         columns["seed"] = integers([seed for part in parts for seed in _cut(part, part.chunk.seeds)])
         columns["started"] = timestamps([outcome.started for outcome in outcomes])
         columns["seconds"] = floats([outcome.seconds for outcome in outcomes])
-        columns["host"] = _constant(self._place.host, total)
-        columns["worker"] = _constant(self._place.worker, total)
+        columns["host"] = _constant(self.place.host, total)
+        columns["worker"] = _constant(self.place.worker, total)
         columns["code"] = _constant(program.code, total)
         columns["data"] = dictionary(which, [part.chunk.data for part in parts])
         columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])

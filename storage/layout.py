@@ -11,6 +11,7 @@ runs/<run-id>/cancel/<token>.json         asks the owner with this token to stop
 runs/<run-id>/trials/<sweep>/<n>.parquet  segments of trials
 runs/<run-id>/values/<node>/<n>.parquet   segments of values
 runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
+runs/<run-id>/checkpoints/<sweep>/<trial>/<attempt>-<n>-<id>   state of trials that save it; the last one is kept
 runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
@@ -35,6 +36,7 @@ __all__ = [
     "artifact",
     "cancellation",
     "check_name",
+    "checkpoints_folder",
     "code",
     "diff",
     "end",
@@ -106,6 +108,11 @@ def values_folder(run_id: str, node: str) -> str:
 def output_folder(run_id: str, node: str) -> str:
     """The folder of the segments of what a node's elements printed."""
     return f"{RUNS}/{run_id}/output/{node}"
+
+
+def checkpoints_folder(run_id: str, sweep: str, trial: int) -> str:
+    """The folder of the checkpoints of a trial."""
+    return f"{RUNS}/{run_id}/checkpoints/{sweep}/{trial}"
 
 
 def segment(folder: str, number: int) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from umbel.scheduler.errors import UmbelError
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
+from umbel.storage.checkpoints import list_checkpoints, load_checkpoint
 from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
@@ -263,6 +264,19 @@ class Run:
         """
         name = self.graph.sweep(None).name if node is None else self.graph.node(node).name
         return read_output(self._objects, self.id, name, element)
+
+    def checkpoint(self, trial: int, sweep: object = None) -> object:
+        """The last checkpoint that a trial saved (`umbel.report`): the value, or the path of the unpacked files.
+
+        Args:
+            trial: index of the trial in its sweep.
+            sweep: its name, or the sweep itself; None: the only one.
+
+        Returns:
+            None: it saved none. Files are unpacked into a new temporary folder.
+        """
+        known = list_checkpoints(self._objects, self.id, self.graph.sweep(sweep).name, trial)
+        return load_checkpoint(self._objects, known)
 
     def cancel(self) -> None:
         """Ask the process that carries out this run, wherever it is, to stop in good order, within ten seconds or so.
