@@ -15,6 +15,8 @@ from umbel.storage.objects import ObjectStore
 
 __all__ = ["get_artifact", "put_artifact", "put_content", "read_artifact"]
 
+#: In object storage, smaller content is sent without looking whether it is there: that would cost a request as well.
+_LOOK_FIRST_BYTES = 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,18 +36,26 @@ def put_content(objects: ObjectStore, path: str, data: bytes) -> None:
     Raises:
         StoreError: the store can't be written.
     """
+    if (objects.is_local_path or len(data) > _LOOK_FIRST_BYTES) and _is_whole(objects, path, len(data)):
+        return
     try:
-        if objects.size(path) == len(data):
-            return
+        objects.create(path, data)
+    except StoreConflictError:
+        # It is there, or another process has just stored the same bytes; unless it was cut short.
+        if not _is_whole(objects, path, len(data)):
+            objects.create(path, data)
+
+
+def _is_whole(objects: ObjectStore, path: str, size_bytes: int) -> bool:
+    """Whether there is an object of this size; one of another size is set aside."""
+    try:
+        if objects.size(path) == size_bytes:
+            return True
         # Cut short by a file system that is not atomic: what it should be is in our hands.
         objects.set_aside(path)
     except NotFoundError:
         pass
-    try:
-        objects.create(path, data)
-    except StoreConflictError:
-        # Another process has just stored the same bytes.
-        return
+    return False
 
 
 def read_artifact(objects: ObjectStore, digest: str) -> bytes:
