@@ -61,6 +61,8 @@ class LeaseReport:
     output: tuple[tuple[int, int, str], ...] = ()
     #: True: the element before ``position`` overran its time limit and still runs; the worker must be ended.
     overrun: bool = False
+    #: References to copies of large values, as (element, reference).
+    copies: tuple[tuple[int, object], ...] = ()
 
 
 class LeaseRunner:
@@ -70,15 +72,23 @@ class LeaseRunner:
         programs: the nodes that leases may come from.
         objects: the store, for large values and models.
         place: what rows say of where they were made.
+        put_copy: makes copies of large values that are nearer to other workers than the store.
     """
 
-    def __init__(self, programs: list[Program], objects: ObjectStore, place: Place) -> None:
+    def __init__(
+        self,
+        programs: list[Program],
+        objects: ObjectStore,
+        place: Place,
+        put_copy: Callable[[bytes], object | None] | None = None,
+    ) -> None:
         self._programs = {program.node: program for program in programs}
         self._functions: dict[int, tuple[Callable[..., Any], tuple[type[BaseException], ...]]] = {}
         self._rows: dict[int, TrialRows] = {}
         self._objects = objects
         self._cache = ValueCache(objects)
         self._place = place
+        self._put_copy = put_copy
 
     def open(self, lease: Lease, inputs: LeaseInputs) -> RunningLease:
         """A lease made ready to run.
@@ -96,7 +106,8 @@ class LeaseRunner:
                 self._rows[lease.node] = TrialRows(program, self._place)
             return _SweepLease(lease, inputs, call, program, self._rows[lease.node])
         assert isinstance(program, TaskProgram)
-        return _TaskLease(lease, inputs, call, program, self._place)
+        put_copy = self._put_copy if program.feeds_others else None
+        return _TaskLease(lease, inputs, call, program, self._place, put_copy)
 
 
 class _Call:
@@ -231,6 +242,7 @@ class RunningLease(ABC):
             _to_ipc(taken.rows),
             _bounded(taken.output),
             overrun is not None,
+            taken.copies,
         )
 
     @property
@@ -259,6 +271,7 @@ class _Taken:
     failed: tuple[int, ...]
     retries: tuple[Retry, ...]
     output: list[tuple[int, int, str]]
+    copies: tuple[tuple[int, object], ...] = ()
 
 
 class _SweepLease(RunningLease):
@@ -438,11 +451,20 @@ class _SweepLease(RunningLease):
 class _TaskLease(RunningLease):
     """Elements of a task."""
 
-    def __init__(self, lease: Lease, inputs: LeaseInputs, call: _Call, program: TaskProgram, place: Place) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        inputs: LeaseInputs,
+        call: _Call,
+        program: TaskProgram,
+        place: Place,
+        put_copy: Callable[[bytes], object | None] | None,
+    ) -> None:
         super().__init__(lease, call)
         self._inputs = inputs
         self._program = program
         self._place = place
+        self._put_copy = put_copy
         self._outcomes: list[ElementOutcome] = []
 
     def run(self) -> None:
@@ -498,7 +520,7 @@ class _TaskLease(RunningLease):
             elif isinstance(value, Sourced):
                 source = json.dumps(value.source, default=str)
                 value = value.value
-            handle = store_value(value, self._call.objects)
+            handle = store_value(value, self._call.objects, self._put_copy)
         except BaseException as error:
             if _store_failed(error) and not in_function:
                 raise
@@ -522,7 +544,13 @@ class _TaskLease(RunningLease):
         failed = tuple(e for e, outcome in enumerate(held, start) if outcome.status != "ok" and not outcome.retry)
         retries = tuple(Retry(e, attempt) for e, outcome in enumerate(held, start) if outcome.retry)
         output = [(e, attempt, outcome.output) for e, outcome in enumerate(held, start) if outcome.output is not None]
-        return _Taken(element_rows(self._place, self._program.code, start, held, attempt), failed, retries, output)
+        copies = tuple(
+            (element, outcome.handle.copy)
+            for element, outcome in enumerate(held, start)
+            if outcome.handle is not None and outcome.handle.copy is not None
+        )
+        rows = element_rows(self._place, self._program.code, start, held, attempt)
+        return _Taken(rows, failed, retries, output, copies)
 
 
 def _bounded(output: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from umbel.runtime.credentials import hidden_values
+from umbel.runtime.lease_runner import LeaseReport
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
@@ -29,6 +31,7 @@ from umbel.runtime.rows import (
     output_rows,
 )
 from umbel.runtime.selection import Selection
+from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
 from umbel.scheduler.engine import Restored
@@ -83,6 +86,8 @@ class Ledger:
         self._warn = warn
         self._place = Place(run_id, socket.gethostname(), DRIVER)
         self._values: dict[NodeId, dict[int, ValueHandle]] = {p.id: {} for p in plan.nodes if p.consumed}
+        #: Copies of large values, nearer to the workers than the store.
+        self.copies = SharedCopies()
         #: How many elements nodes have, and the groups of sweeps.
         self.sizes = Sizes(plan, self._length, self._value)
         self._selections: dict[NodeId, Selection] = {}
@@ -172,17 +177,22 @@ class Ledger:
             return self._literals.handles(planned.id, position, start, stop)
         values, size = self._values[source], self.sizes.size(source)
         if argument.kind is InputKind.EACH:
-            return tuple(values[argument.place(element, size)] for element in range(start, stop))
-        # Without those that failed, if their task skips failures: otherwise this lease would not exist.
-        return tuple(values[element] for element in range(size) if element in values)
+            places = (argument.place(element, size) for element in range(start, stop))
+        else:  # without those that failed, if their task skips failures: otherwise this lease would not exist
+            places = (element for element in range(size) if element in values)
+        return tuple(self._with_copy(source, element, values[element]) for element in places)
+
+    def _with_copy(self, node: NodeId, element: int, handle: ValueHandle) -> ValueHandle:
+        copy = self.copies.get(node, element)
+        return handle if copy is None else replace(handle, copy=copy)
 
     # ---- results -------------------------------------------------------------------------------------------
 
-    def record(self, accept: Accept, rows: bytes | None) -> None:
+    def record(self, accept: Accept, report: LeaseReport) -> None:
         """Take over the rows that the engine accepted of a report."""
-        if rows is None or not accept.ranges:
+        if report.rows is None or not accept.ranges:
             return
-        with pa.ipc.open_stream(pa.py_buffer(rows)) as stream:
+        with pa.ipc.open_stream(pa.py_buffer(report.rows)) as stream:
             batch = stream.read_next_batch()
         planned = self._plan.nodes[accept.node]
         element = batch.column("trial" if isinstance(planned.node, Sweep) else "element")
@@ -194,6 +204,10 @@ class Ledger:
                 wanted |= (numbers >= start) & (numbers < stop)
             batch = batch.filter(booleans(wanted))
         self._add(planned, batch)
+        for number, reference in report.copies:
+            handle = self._values[planned.id].get(number)
+            if handle is not None and any(start <= number < stop for start, stop in accept.ranges):
+                self.copies.add(planned.id, number, reference, handle.size_bytes)
 
     def _add(self, planned: PlannedNode, batch: pa.RecordBatch | None) -> None:
         if batch is None or batch.num_rows == 0:

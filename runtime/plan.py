@@ -258,7 +258,9 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             node.mode,
             node.keep,
         )
-    return TaskProgram(planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters)
+    return TaskProgram(
+        planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters, planned.consumed
+    )
 
 
 def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, ...]:

@@ -60,6 +60,9 @@ class Program:
 class TaskProgram(Program):
     """A task: one call an element."""
 
+    #: Other tasks or sweeps take its values.
+    feeds_others: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class SweepProgram(Program):

@@ -11,7 +11,7 @@ from typing import Any
 from umbel.runtime.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
-__all__ = ["connect", "is_scaling", "nothing_fits", "resources_text", "slots"]
+__all__ = ["connect", "is_scaling", "nothing_fits", "object_store_bytes", "resources_text", "slots"]
 
 #: Seconds that the head of a cluster gets to accept a connection.
 REACH_S = 10.0
@@ -72,6 +72,13 @@ def slots(resources: Resources) -> int:
     needed = ray_amounts(resources)
     nodes = (node for node in ray.nodes() if node["Alive"])
     return sum(_fit(needed, node["Resources"], resources.labels, node.get("Labels") or {}) for node in nodes)
+
+
+def object_store_bytes() -> float:
+    """Bytes of shared memory that the object stores of all nodes have together."""
+    import ray
+
+    return sum(float(node["Resources"].get("object_store_memory", 0.0)) for node in ray.nodes() if node["Alive"])
 
 
 def is_scaling() -> bool:

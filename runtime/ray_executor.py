@@ -16,8 +16,9 @@ from typing import Any
 
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
-from umbel.runtime.ray_cluster import connect, is_scaling, nothing_fits, resources_text, slots
+from umbel.runtime.ray_cluster import connect, is_scaling, nothing_fits, object_store_bytes, resources_text, slots
 from umbel.runtime.session import Session
+from umbel.runtime.shared_memory import SHARE
 from umbel.runtime.task import Resources
 from umbel.runtime.worker import GrantLease, RevokeLease, Worker, WorkerCommand, WorkerSetup
 from umbel.scheduler.errors import ExecutorError, StoreError
@@ -149,6 +150,7 @@ class RayExecutor:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY_S
+        session.ledger.copies.limit_bytes = SHARE * object_store_bytes()
         for shape, resources in self._plan.shapes.items():
             joined = sum(member.joined for member in self._members.values() if member.shape == shape)
             waits_s = self._waits_s(shape, joined, now)

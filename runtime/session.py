@@ -171,7 +171,7 @@ class Session:
         node = self.engine.node_of(report.lease)
         if node is not None:
             self._note_costs(node, report)
-        self._dispatch(event, report.rows)
+        self._dispatch(event, report)
         if report.output and node is not None:
             self.ledger.keep_output(node, worker, report.output)
         if report.overrun:
@@ -203,12 +203,12 @@ class Session:
         if reason is not None:
             self.stop(reason, by_failures=self._limits.failures_exceeded(self.ledger.failed))
 
-    def _dispatch(self, event: Event, rows: bytes | None) -> None:
+    def _dispatch(self, event: Event, report: LeaseReport | None) -> None:
         waiting: deque[Event] = deque([event])
         while waiting:
             current = waiting.popleft()
             for command in self.engine.handle(current, time.monotonic()):
-                self._carry_out(command, rows, waiting)
+                self._carry_out(command, report, waiting)
 
     @property
     def _workers(self) -> Executor:
@@ -216,10 +216,11 @@ class Session:
         assert self._executor is not None
         return self._executor
 
-    def _carry_out(self, command: Command, rows: bytes | None, waiting: deque[Event]) -> None:
+    def _carry_out(self, command: Command, report: LeaseReport | None, waiting: deque[Event]) -> None:
         match command:
             case Accept():
-                self.ledger.record(command, rows)
+                assert report is not None
+                self.ledger.record(command, report)
             case Grant(worker, lease):
                 self._workers.grant(worker, lease, self.ledger.inputs(lease))
             case Revoke(worker, lease_id, stop):
@@ -240,6 +241,14 @@ class Session:
                 self._workers.want(shape, count)
             case FinishNode(node):
                 waiting.extend(self.ledger.sizes.ended(node, failed=bool(self.engine.nodes[node].failed)))
+                self._drop_copies(node)
+
+    def _drop_copies(self, node: NodeId) -> None:
+        """A node has ended: copies of its parents' values that nobody else waits for are of no use any more."""
+        for parent in {source for source in self.plan.nodes[node].sources if source is not None}:
+            children = self.plan.graph.children[parent]
+            if all(self.engine.nodes[child].finished for child, _ in children):
+                self.ledger.copies.drop(parent)
 
     # ---- what has to be done every now and then ------------------------------------------------------------
 

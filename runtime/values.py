@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from umbel.runtime.sequences import is_sequence
+from umbel.runtime.shared_memory import get_copy
 from umbel.scheduler.errors import CodeError
 from umbel.storage.artifacts import get_artifact, put_artifact
 from umbel.storage.codecs import decode, encode
@@ -48,6 +50,8 @@ class ValueHandle:
     payload: bytes | None
     #: Of a list (see `umbel.runtime.sequences`): how many items it has.
     length: int | None = None
+    #: A reference to a copy of the encoded bytes (see `umbel.runtime.shared_memory`), which may be gone.
+    copy: object | None = None
 
 
 def item_digest(handle: ValueHandle, place: int) -> str:
@@ -55,8 +59,15 @@ def item_digest(handle: ValueHandle, place: int) -> str:
     return hashlib.sha256(f"{handle.digest}[{place}]".encode()).hexdigest()
 
 
-def store_value(value: object, objects: ObjectStore) -> ValueHandle:
+def store_value(
+    value: object, objects: ObjectStore, put_copy: Callable[[bytes], object | None] | None = None
+) -> ValueHandle:
     """Encode a value; a large one is written to the store.
+
+    Args:
+        value: the value.
+        objects: the store.
+        put_copy: also makes a copy of a large value that is nearer than the store.
 
     Raises:
         CodeError: the value can't be pickled, or is larger than 2 GiB.
@@ -70,11 +81,13 @@ def store_value(value: object, objects: ObjectStore) -> ValueHandle:
             expected=f"at most {VALUE_LIMIT_BYTES / 2**30:g} GiB",
             hint="split it into elements with map, or write it to storage of your own and return where it lies",
         )
-    inline = len(encoded.data) <= INLINE_LIMIT_BYTES
-    if not inline:
-        put_artifact(objects, encoded)
     length = len(value) if is_sequence(value) else None  # type: ignore[arg-type]
-    return ValueHandle(encoded.digest, encoded.format, len(encoded.data), encoded.data if inline else None, length)
+    size = len(encoded.data)
+    if size <= INLINE_LIMIT_BYTES:
+        return ValueHandle(encoded.digest, encoded.format, size, encoded.data, length)
+    put_artifact(objects, encoded)
+    copy = None if put_copy is None else put_copy(encoded.data)
+    return ValueHandle(encoded.digest, encoded.format, size, None, length, copy)
 
 
 def load_value(handle: ValueHandle, objects: ObjectStore) -> object:
@@ -83,7 +96,10 @@ def load_value(handle: ValueHandle, objects: ObjectStore) -> object:
     Raises:
         StoreError: its artifact is missing or damaged.
     """
-    return get_artifact(objects, handle.digest) if handle.payload is None else decode(handle.payload)
+    data = handle.payload
+    if data is None and handle.copy is not None:
+        data = get_copy(handle.copy)
+    return get_artifact(objects, handle.digest) if data is None else decode(data)
 
 
 def store_model(model: object, objects: ObjectStore) -> str:

@@ -22,6 +22,7 @@ from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
 from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
 from umbel.runtime.rows import Place
+from umbel.runtime.shared_memory import put_copy
 from umbel.scheduler.protocol import Lease, LeaseId
 from umbel.storage.layout import record
 from umbel.storage.objects import ObjectStore
@@ -74,7 +75,7 @@ class Worker:
         mark_as_worker()
         self._setup = setup
         place = Place(setup.run_id, socket.gethostname(), name)
-        self._runner = LeaseRunner(cloudpickle.loads(setup.programs), setup.objects, place)
+        self._runner = LeaseRunner(cloudpickle.loads(setup.programs), setup.objects, place, put_copy)
         #: Leases that have not been reported to their end, in the order in which they run.
         self._leases: deque[RunningLease] = deque()
         self._to_run: deque[RunningLease] = deque()

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import cpu10ms, million, noop, pipeline, resume, simulator, startup
+from tests.bench import cpu10ms, million, noop, pipeline, resume, simulator, startup, values
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.machine import ROOT, describe_machine
 from tests.bench.measurement import ArmResult, Measurement, failed
@@ -32,6 +32,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "million": (million.measure, million.LIMIT_S),
     "resume": (resume.measure, resume.LIMIT_S),
     "pipeline": (pipeline.measure, pipeline.LIMIT_S),
+    "values": (values.measure, values.LIMIT_S),
     "simulator": (simulator.measure, simulator.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }

@@ -11,14 +11,13 @@ of the large run is at most 64 MB above the lower peak of the small ones.
 
 from __future__ import annotations
 
-import resource
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from tests.bench.isolation import Isolated
 from tests.bench.measurement import Measurement, at_most
+from tests.bench.memory import peak_mb, resident_mb
 from tests.bench.workload import noop_sweep, run, start_ray
 
 __all__ = ["LIMIT_S", "measure"]
@@ -62,9 +61,9 @@ def drive(trials: int, store: str) -> dict[str, Any]:
     """One run in this process, its time and its memory in MB (10^6 bytes)."""
     start_ray()
     run(noop_sweep(2_000), store, "warm-up")
-    before_mb = _resident_mb()
+    before_mb = resident_mb()
     seconds = run(noop_sweep(trials), store, "measured")
-    after_mb, peak_mb = _resident_mb(), _peak_mb()
+    after_mb, highest_mb = resident_mb(), peak_mb()
     stored = _stored_rows(store)
     if stored != trials:
         raise AssertionError(f"{stored} rows were stored instead of {trials}")
@@ -73,7 +72,7 @@ def drive(trials: int, store: str) -> dict[str, Any]:
         "seconds": seconds,
         "before_mb": before_mb,
         "after_mb": after_mb,
-        "peak_mb": peak_mb,
+        "peak_mb": highest_mb,
     }
 
 
@@ -82,24 +81,3 @@ def _stored_rows(store: str) -> int:
 
     files = (Path(store) / "runs" / "measured" / "trials").rglob("*.parquet")
     return sum(int(pq.ParquetFile(file).metadata.num_rows) for file in files)
-
-
-def _resident_mb() -> float:
-    return _status_mb("VmRSS") or _peak_mb()
-
-
-def _peak_mb() -> float:
-    peak = _status_mb("VmHWM")
-    if peak is not None:
-        return peak
-    # Where there is no /proc: bytes on macOS, KiB elsewhere; and it may stem from the process that started this one.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def _status_mb(field: str) -> float | None:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) * 1024 / 1e6 if found else None
