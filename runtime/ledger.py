@@ -34,6 +34,7 @@ from umbel.runtime.selection import Selection
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
+from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.engine import Restored
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import group_key
@@ -243,10 +244,20 @@ class Ledger:
 
     def lose(self, command: LoseElement) -> None:
         """Record an element as lost with its workers, or as timed out if they hung."""
-        if command.cause is LossCause.HUNG:
-            status, error = "timeout", "its worker stopped answering, so it was ended; twice"
-        else:
-            status, error = "lost", "its worker process died while it ran (killed, crashed or out of memory); twice"
+        match command.cause:
+            case LossCause.HUNG:
+                status, error = "timeout", f"its worker stopped answering, so it was ended; {DEATHS_TO_LOSE} times"
+            case LossCause.CRASHED:
+                status = "lost"
+                error = (
+                    f"its worker process died while it ran (killed, crashed or out of memory); {DEATHS_TO_LOSE} times"
+                )
+            case LossCause.PREEMPTED:
+                status = "lost"
+                error = (
+                    f"its node was lost while it ran, at least {LOSSES_TO_SUSPECT} times in a row: "
+                    "it takes nodes down, or runs about as long as they last"
+                )
         planned = self._plan.nodes[command.node]
         self._end(planned, command.element, command.element + 1, status, error, command.attempt)
 

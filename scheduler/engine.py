@@ -13,9 +13,8 @@ An element's life::
 How failures are told apart (see `docs/architecture.md`):
 
 - The user's exception arrives in a report, as failed for good or to be retried after a pause.
-- A worker's crash casts suspicion on the elements of its running lease that it had not reported. They are granted again
-  in ever smaller leases until the culprit is alone; an element that has been alone in flight at two deaths is lost.
-- A preempted worker casts no suspicion.
+- A worker's crash casts suspicion on the elements of its running lease that it had not reported. A preempted worker
+  does not, unless that happens to the same ones again and again. See `umbel.scheduler.blame`.
 - A worker that does not answer within its element's time limit is stopped and treated as a crash.
 
 Workers that would idle take over unbegun elements of others, and run stragglers a second time (see
@@ -30,6 +29,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from umbel.scheduler.blame import (
+    LOSSES_TO_SUSPECT,
+    MACHINE_GONE_S,
+    Quarantine,
+    count_loss,
+    losses_taken_along,
+    unreported,
+)
 from umbel.scheduler.errors import InternalError
 from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId, check_blocks
 from umbel.scheduler.intervals import IntervalSet
@@ -71,8 +78,6 @@ __all__ = ["Engine", "Restored"]
 #: A second lease is handed out ahead of time only if an element takes less than this: for longer ones the round
 #: trip is negligible, and an element that waits behind a long one could have run elsewhere.
 PREFETCH_BELOW_S = 0.25
-#: How many times an element may be alone in flight when its worker dies before it is given up.
-DEATHS_TO_LOSE = 2
 #: Seconds past its element's time limit after which a silent worker is taken to hang. The worker itself reports a
 #: time-out at the limit; this is for those that can't, because foreign code holds the interpreter lock.
 HANG_GRACE_S = 5.0
@@ -132,6 +137,7 @@ class Engine:
         self._leases: dict[LeaseId, OpenLease] = {}
         #: (not before, sequence, node, piece): retries that wait.
         self._retries: list[tuple[float, int, NodeId, Piece]] = []
+        self._quarantine = Quarantine()
         self._sequence = 0
         self._next_lease = 0
         self._unfinished = len(self.nodes)
@@ -247,44 +253,41 @@ class Engine:
         shape.idle.pop(event.worker, None)
         for position, open_lease in enumerate(worker.leases):
             del self._leases[open_lease.lease.id]
-            blamed = position == 0 and event.cause is not LossCause.PREEMPTED
-            self._return_unreported(open_lease, event.cause if blamed else None)
+            self._return_unreported(open_lease, event.cause, now, running=position == 0)
 
-    def _return_unreported(self, open_lease: OpenLease, blame: LossCause | None) -> None:
+    def _return_unreported(self, open_lease: OpenLease, cause: LossCause, now: float, *, running: bool) -> None:
         lease = open_lease.lease
         node = self.nodes[lease.node]
         node.leased -= open_lease.owed
-        start, stop, deaths = open_lease.position, open_lease.stop, open_lease.deaths
-        elsewhere = open_lease.runs_twice
-        if elsewhere:
-            self._leave(node, open_lease, alone=blame is not None and stop - start == 1)
-            start += 1
-        if blame is None:
-            cap = open_lease.unreported if open_lease.suspect else 0
-            piece = Piece(start, stop, lease.attempt, deaths, cap)
-        elif stop - start == 1 and not elsewhere:
-            if deaths + 1 >= DEATHS_TO_LOSE:
-                self._commands.append(LoseElement(lease.node, start, lease.attempt, blame))
-                self._end(node, start, stop, [(start, stop)])
-                return
-            piece = Piece(start, stop, lease.attempt, deaths + 1, cap=1)
+        piece = unreported(open_lease, cause, now, running=running)
+        self._quarantine.leave(open_lease, now + MACHINE_GONE_S)
+        if running and open_lease.rival is not None:
+            self._blame_rival(open_lease.rival, cause, now, alone=open_lease.unreported == 1)
+        self._leave(node, open_lease)
+        if piece is None:
+            element = open_lease.position
+            self._commands.append(LoseElement(lease.node, element, lease.attempt, cause))
+            self._end(node, element, element + 1, [(element, element + 1)])
+        elif piece.losses >= LOSSES_TO_SUSPECT and len(piece) > 0:
+            node.waiting_retries += len(piece)
+            self._quarantine.waiting.append((lease.node, piece))
         else:
-            piece = node.suspects_of(start, stop, lease.attempt, deaths)
-        self._put_back(node, piece)
+            self._put_back(node, piece)
 
-    def _leave(self, node: NodeState, open_lease: OpenLease, *, alone: bool = False) -> None:
-        """A lease gives up the element at its position to its rival, if that still runs it.
+    def _blame_rival(self, rival: OpenLease, cause: LossCause, now: float, *, alone: bool) -> None:
+        """What befell a worker counts for the element in hand, which runs on at its rival."""
+        if cause is LossCause.PREEMPTED:
+            count_loss(rival, now)
+        else:
+            rival.losses = 0
+            rival.deaths += alone
 
-        Args:
-            node: the lease's node.
-            open_lease: a lease that is about to be closed or cut.
-            alone: the element was alone in flight when the lease's worker died.
-        """
+    def _leave(self, node: NodeState, open_lease: OpenLease) -> None:
+        """A lease that is about to be closed or cut gives up the element at its position to its rival, if any."""
         rival = open_lease.rival
         if rival is None:
             return
         open_lease.rival = rival.rival = None
-        rival.deaths += alone
         if rival.spare:
             rival.spare, open_lease.spare = False, True
             node.leased += 1
@@ -320,6 +323,8 @@ class Engine:
         begin, stop = open_lease.position, event.position
         node.sizer.observe(stop - begin, event.busy_s)
         node.leased -= open_lease.owed
+        self._quarantine.leave(open_lease)
+        open_lease.losses = 0  # it gets on, so its machine does not go down with it each time
         retries = event.retries
         if open_lease.rival is not None:
             retries = self._settle_race(node, open_lease, retries)
@@ -365,7 +370,8 @@ class Engine:
         lease = open_lease.lease
         cap = lease.stop - lease.start if open_lease.suspect else 0
         start = max(stop, open_lease.position + open_lease.spare)
-        rest = Piece(start, open_lease.stop, lease.attempt, open_lease.deaths, cap)
+        losses = losses_taken_along(open_lease)
+        rest = Piece(start, open_lease.stop, lease.attempt, open_lease.deaths, cap, losses, open_lease.lost_at)
         open_lease.stop = stop
         if stop <= open_lease.position:
             open_lease.spare = False
@@ -417,6 +423,9 @@ class Engine:
             node = self.nodes[node_id]
             node.waiting_retries -= 1
             self._put_back(node, piece)
+        for node_id, piece in self._quarantine.admit(len(self._workers), now):
+            self.nodes[node_id].waiting_retries -= len(piece)
+            self._put_back(self.nodes[node_id], piece)
         if self.cancelled:
             return
         if isinstance(self._story[-1][1], Reported):
@@ -488,7 +497,17 @@ class Engine:
         lease = Lease(LeaseId(self._next_lease), node.spec.id, piece.start, piece.stop, piece.attempt)
         self._next_lease += 1
         open_lease = OpenLease(
-            lease, worker.id, piece.start, piece.stop, piece.deaths, piece.suspect, granted_at=now, since=now
+            lease,
+            worker.id,
+            piece.start,
+            piece.stop,
+            piece.deaths,
+            piece.suspect,
+            piece.losses,
+            piece.lost_at,
+            quarantined=piece.losses >= LOSSES_TO_SUSPECT,
+            granted_at=now,
+            since=now,
         )
         self._leases[lease.id] = open_lease
         if not worker.leases:
@@ -511,7 +530,14 @@ class Engine:
         for straggler in found.stragglers:
             worker = shape.workers[next(iter(shape.idle))]
             element, node = straggler.position, self.nodes[straggler.lease.node]
-            twin = self._open(worker, shape, node, Piece(element, element + 1, straggler.lease.attempt), now)
+            again = Piece(
+                element,
+                element + 1,
+                straggler.lease.attempt,
+                losses=losses_taken_along(straggler),
+                lost_at=straggler.lost_at,
+            )
+            twin = self._open(worker, shape, node, again, now)
             node.leased -= 1  # it is counted where it was first
             twin.spare, twin.rival, straggler.rival = True, straggler, twin
             del shape.idle[worker.id]
@@ -690,7 +716,7 @@ class Engine:
         Raises:
             InternalError: an invariant is broken; the text tells which, and the last events.
         """
-        retries = ((node, piece) for _, _, node, piece in self._retries)
-        wrong = broken_invariant(self.nodes, self._leases.values(), self._shapes, retries)
+        retries = [(node, piece) for _, _, node, piece in self._retries] + list(self._quarantine.waiting)
+        wrong = broken_invariant(self.nodes, self._leases.values(), self._shapes, retries, self._quarantine)
         if wrong is not None:
             raise self._broken(wrong)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from umbel.scheduler.blame import LOSSES_TO_SUSPECT, Quarantine
 from umbel.scheduler.graph import NodeId, ShapeId
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.node_state import NodeState, Piece
@@ -20,10 +21,13 @@ def broken_invariant(
     leases: Iterable[OpenLease],
     shapes: Mapping[ShapeId, ShapeState],
     retries: Iterable[tuple[NodeId, Piece]],
+    quarantine: Quarantine,
 ) -> str | None:
     """What is wrong, or None. Costs O(state)."""
     held: dict[NodeId, list[OpenLease]] = {}
+    at_large = sum(len(p) for node in nodes for p in node.pieces if p.losses >= LOSSES_TO_SUSPECT)
     for lease in leases:
+        at_large += lease.unreported if lease.quarantined else 0
         held.setdefault(lease.lease.node, []).append(lease)
     retrying: dict[NodeId, list[Piece]] = {}
     for node_id, piece in retries:
@@ -37,6 +41,8 @@ def broken_invariant(
         wrong = _wrong_shape(shape, sum(node.outstanding for node in nodes if node.spec.shape == shape_id))
         if wrong is not None:
             return f"shape {shape_id}: {wrong}"
+    if at_large != quarantine.at_large:
+        return f"quarantine counts {quarantine.at_large} elements at large, but there are {at_large}"
     return None
 
 
@@ -44,8 +50,9 @@ def _wrong_node(node: NodeState, leases: list[OpenLease], retries: list[Piece]) 
     owed = sum(lease.owed for lease in leases)
     if owed != node.leased:
         return f"it counts {node.leased} leased elements, but leases hold {owed}"
-    if len(retries) != node.waiting_retries:
-        return f"it counts {node.waiting_retries} retries, but {len(retries)} wait"
+    waiting = sum(len(piece) for piece in retries)
+    if waiting != node.waiting_retries:
+        return f"it counts {node.waiting_retries} retries, but {waiting} wait"
     places = [("pending", start, stop) for start, stop in node.pending_parts()]
     places += [(f"lease {lease.lease.id}", lease.position + lease.spare, lease.stop) for lease in leases]
     places += [("a retry", piece.start, piece.stop) for piece in retries]

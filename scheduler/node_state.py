@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from umbel.scheduler.graph import NodeId, NodeSpec
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.lease_size import LeaseSizer
 
 __all__ = ["NodeState", "Piece"]
-
-#: A range that was in flight when its worker died is granted again in this many parts, to close in on the culprit.
-NARROWING = 16
 
 
 @dataclass(slots=True)
@@ -31,6 +29,10 @@ class Piece:
     deaths: int = 0
     #: Largest lease that may be cut from it; 0: no bound.
     cap: int = 0
+    #: How many machines were lost in a row while one of these elements was in flight, without progress in between.
+    losses: int = 0
+    #: When the last of these was.
+    lost_at: float = -inf
 
     @property
     def suspect(self) -> bool:
@@ -79,7 +81,7 @@ class NodeState:
         #: Pending elements with one; suspects first.
         self.pieces: deque[Piece] = deque()
         self._in_pieces = 0
-        #: Elements that wait out the pause before their next attempt.
+        #: Elements that wait out the pause before their next attempt, or for their turn in quarantine.
         self.waiting_retries = 0
         #: Elements granted and not reported.
         self.leased = 0
@@ -121,7 +123,7 @@ class NodeState:
         """Make a piece pending again."""
         if len(piece) <= 0:
             return
-        if piece.attempt == 1 and piece.deaths == 0 and piece.cap == 0:
+        if piece.attempt == 1 and piece.deaths == piece.cap == piece.losses == 0:
             self.fresh.add(piece.start, piece.stop)
             return
         self._in_pieces += len(piece)
@@ -129,7 +131,9 @@ class NodeState:
             self.pieces.appendleft(piece)
         else:
             last = self.pieces[-1] if self.pieces else None
-            if last and not last.suspect and (last.attempt, last.stop) == (piece.attempt, piece.start):
+            same = (piece.attempt, piece.losses, piece.start)
+            if last and not last.suspect and (last.attempt, last.losses, last.stop) == same:
+                last.lost_at = max(last.lost_at, piece.lost_at)
                 last.stop = piece.stop  # neighbours that failed alike are one piece again
             else:
                 self.pieces.append(piece)
@@ -146,7 +150,7 @@ class NodeState:
         if self.pieces and (suspects or not self.pieces[0].suspect):
             piece = self.pieces[0]
             size = min(size, piece.cap or size)
-            taken = Piece(piece.start, min(piece.start + size, piece.stop), piece.attempt, piece.deaths, piece.cap)
+            taken = replace(piece, stop=min(piece.start + size, piece.stop))
             piece.start = taken.stop
             self._in_pieces -= len(taken)
             if not len(piece):
@@ -172,10 +176,6 @@ class NodeState:
                 if untouched < stop:
                     return untouched, stop
         return self.fresh.first()
-
-    def suspects_of(self, start: int, stop: int, attempt: int, deaths: int) -> Piece:
-        """The piece that a dead worker's unreported elements become."""
-        return Piece(start, stop, attempt, deaths, max(1, (stop - start) // NARROWING))
 
     def pending_parts(self) -> Iterator[tuple[int, int]]:
         """All pending elements, in no order; for checks."""

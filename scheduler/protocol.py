@@ -51,7 +51,7 @@ class LossCause(Enum):
     CRASHED = "crashed"
     #: It stopped answering within the element's time limit and was killed: the element in flight is suspected.
     HUNG = "hung"
-    #: Its node was drained or died, or we ended it on purpose: nobody is to blame.
+    #: Its node was drained or died, or we ended it on purpose: nobody is to blame, unless it happens again and again.
     PREEMPTED = "preempted"
 
 
@@ -218,7 +218,10 @@ class FailElements:
 
 @dataclass(frozen=True, slots=True)
 class LoseElement:
-    """This element took its worker with it twice: record it as lost (or timed out, if its worker hung)."""
+    """This element took its workers with it: record it as lost (or timed out, if they hung).
+
+    It was alone in flight at the last of several deaths (`umbel.scheduler.blame`); ``cause`` is that of the last.
+    """
 
     node: NodeId
     element: int

@@ -112,7 +112,14 @@ class Machines:
             life_s = 3600.0 / rate * next(self._draws.exponentials)
             self._clock.at(self._clock.now + life_s, self._on_machine_lost, machine)
 
+    def lose(self, worker: SimulatedWorker) -> None:
+        """A worker has taken its machine down."""
+        if worker.machine is not None:
+            self._on_machine_lost(self.fleet.machines[worker.machine], None)
+
     def _on_machine_lost(self, machine: Machine, _: None) -> None:
+        if machine.number not in self.fleet.machines:
+            return  # brought down before its time
         self._meters.machines_lost += 1
         workers = self.fleet.remove(machine)
         self._count(machine.kind, -1)

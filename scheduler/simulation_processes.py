@@ -41,6 +41,7 @@ class Processes:
         on_answer: an answer arrives at the driver.
         on_copy: an answer arrives there a second time.
         on_death: a process has died by itself.
+        on_fatal: a process has taken its machine down.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Processes:
         on_answer: Callable[[SimulatedWorker, Answer], None],
         on_copy: Callable[[SimulatedWorker, Answer], None],
         on_death: Callable[[SimulatedWorker], None],
+        on_fatal: Callable[[SimulatedWorker], None],
     ) -> None:
         self._scenario = scenario
         self._times = times
@@ -63,6 +65,7 @@ class Processes:
         self._on_answer = on_answer
         self._on_copy = on_copy
         self._on_death = on_death
+        self._on_fatal = on_fatal
         self._lease_s = scenario.costs.lease_s
         self._each_poll = scenario.polling.each or any(spec.timeout_s is not None for spec in scenario.graph)
         #: Share of the driver's time that answers with news take.
@@ -155,7 +158,12 @@ class Processes:
             self._answer(worker)
 
     def _on_poison(self, worker: SimulatedWorker, version: int) -> None:
-        if worker.version == version:
+        held = worker.running
+        if worker.version != version or held is None:
+            return
+        if held.position(self._clock.now) in held.times.fatal:
+            self._on_fatal(worker)
+        else:
             self.on_crash(worker, None)
 
     # ---- answers -------------------------------------------------------------------------------------------

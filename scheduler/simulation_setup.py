@@ -111,6 +111,8 @@ class Faults:
     crash_noticed_s: float = 0.05
     #: Elements that kill their worker halfway through, at every attempt.
     poison: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
+    #: Elements that take their whole machine with them, likewise.
+    fatal: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
     #: Elements that fail, and at how many of their attempts.
     failing: Mapping[NodeId, Mapping[int, int]] = field(default_factory=dict)
     #: Elements during which their worker answers no polls.

@@ -22,7 +22,7 @@ __all__ = ["ElementTimes", "RunningLease", "SimulatedWorker"]
 class ElementTimes:
     """What the elements of one node do: how long each takes, which fail, and which kill or silence their worker."""
 
-    __slots__ = ("_failing", "_failing_at", "poison", "seconds", "silent", "spec", "sums")
+    __slots__ = ("_failing", "_failing_at", "fatal", "poison", "seconds", "silent", "spec", "sums")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class ElementTimes:
         *,
         failing: Mapping[int, int],
         poison: Sequence[int],
+        fatal: Sequence[int],
         silent: Sequence[int],
     ) -> None:
         self.spec = spec
@@ -41,7 +42,9 @@ class ElementTimes:
         self.sums = array("d", sums.tobytes())
         self._failing = dict(failing)
         self._failing_at = sorted(failing)
-        self.poison = sorted(poison)
+        #: Elements that kill their worker, and those of them that take the whole machine along.
+        self.poison = sorted({*poison, *fatal})
+        self.fatal = frozenset(fatal)
         self.silent = frozenset(silent)
 
     def first_poison(self, start: int, stop: int) -> int | None:

@@ -94,6 +94,7 @@ class Simulator:
             on_answer=self._on_answer,
             on_copy=self._on_copy,
             on_death=self._on_death,
+            on_fatal=self._on_fatal,
         )
         self._machines = Machines(
             scenario,
@@ -279,6 +280,10 @@ class Simulator:
         self._clock.at(noticed_at, self._on_loss_noticed, worker, LossCause.CRASHED)
         self._machines.release(worker)
 
+    def _on_fatal(self, worker: SimulatedWorker) -> None:
+        """A process has taken its machine down."""
+        self._machines.lose(worker)
+
     def _on_lost(self, worker: SimulatedWorker) -> None:
         """A process has gone with its machine."""
         self._processes.kill(worker)
@@ -353,6 +358,7 @@ def _element_times(scenario: Scenario) -> dict[NodeId, ElementTimes]:
             scenario.costs.element_s,
             failing=faults.failing.get(spec.id, {}),
             poison=faults.poison.get(spec.id, ()),
+            fatal=faults.fatal.get(spec.id, ()),
             silent=faults.silent.get(spec.id, ()),
         )
         for spec in scenario.graph

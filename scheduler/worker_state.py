@@ -29,6 +29,12 @@ class OpenLease:
     #: How often a worker died while one of these elements was its only unreported one.
     deaths: int
     suspect: bool
+    #: How many machines were lost in a row while one of these elements was in flight, without progress in between.
+    losses: int
+    #: When the last of these was.
+    lost_at: float
+    #: True: they wait for their turn, so that no other suspect of losing machines goes down with them.
+    quarantined: bool
     granted_at: float
     #: Its worker has been at `position` since then, or since earlier.
     since: float

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 from umbel.scheduler.protocol import (
     Accept,
@@ -23,9 +24,13 @@ from umbel.scheduler.protocol import (
     FailElements,
     FinishNode,
     Grant,
+    Lease,
     LoseElement,
     LossCause,
     Reported,
+    Retire,
+    WorkerId,
+    WorkerLost,
 )
 from umbel.scheduler.simulation_measures import Simulation
 from umbel.scheduler.simulation_setup import (
@@ -102,6 +107,10 @@ def scenario(seed: int) -> Scenario:
         silent[spec.id] = [element]
         seconds[spec.id][element] = 1e6  # it would never end by itself
     troubled = draw.random() < 0.5
+    fatal = {}
+    if run and draw.random() < 0.1:
+        spec = draw.choice(run)
+        fatal[spec.id] = [draw.randrange(spec.size)]
     cpus, gpus = draw.choice([1.0, 2.0, 3.0]), draw.choice([0.0, 1.0])
     initial, most = draw.choice([(1, 1), (0, 2), (2, 2), (1, 3)])
     machines = [MachineKind({"CPU": cpus, "GPU": gpus}, initial, most, draw.choice([0.0, 0.0, 0.5]), 0.2)]
@@ -127,6 +136,7 @@ def scenario(seed: int) -> Scenario:
             machine_noticed_s=draw.choice([0.01, 2.0]),
             crash_noticed_s=draw.choice([0.001, 0.5]),
             poison=poison,
+            fatal=fatal,
             failing=failing,
             silent=silent,
         ),
@@ -136,15 +146,37 @@ def scenario(seed: int) -> Scenario:
 
 
 @dataclass
+class Held:
+    """A lease at a worker, as far as the driver has heard of it."""
+
+    lease: Lease
+    position: int
+    stop: int
+
+
+@dataclass
+class Record:
+    """What has befallen an element: at most so much, since any element that was in flight counts here."""
+
+    #: Machines lost in a row, without progress in its lease.
+    losses: int = 0
+    #: Deaths of its worker, and losses beyond those for which it is not suspected.
+    deaths: int = 0
+
+
+@dataclass
 class PlainModel:
     """How each element has ended so far, in a dict, and what may not happen."""
 
     scenario: Scenario
     ended: dict[tuple[NodeId, int], str] = field(default_factory=dict)
     finished: list[NodeId] = field(default_factory=list)
+    held: dict[WorkerId, list[Held]] = field(default_factory=dict)
+    records: dict[tuple[NodeId, int], Record] = field(default_factory=dict)
 
     def observe(self, now: float, event: Event, commands: list[Command]) -> None:
         """Take note of an event and its commands."""
+        self.follow(event)
         for command in commands:
             match command:
                 case Accept(node, ranges):
@@ -154,11 +186,14 @@ class PlainModel:
                         assert event.begin <= element < event.position
                         assert element not in retried
                         self.end(node, element, FAILED if element in event.failed else OK)
-                case Grant(_, lease):
+                case Grant(worker, lease):
                     assert 1 <= lease.attempt <= self.scenario.graph[lease.node].retry.retries + 1
                     for element in range(lease.start, lease.stop):
                         assert (lease.node, element) not in self.ended, "granted although it has ended"
                         self.check_inputs(lease.node, element)
+                    self.held.setdefault(worker, []).append(Held(lease, lease.start, lease.stop))
+                case Retire(worker):
+                    self.held.pop(worker, None)
                 case Evaluate(node, start, stop):
                     for element in range(start, stop):
                         self.check_inputs(node, element)
@@ -168,10 +203,37 @@ class PlainModel:
                     for element in range(start, stop):
                         self.end(node, element, UPSTREAM)
                 case LoseElement(node, element, _, cause):
-                    assert cause is not LossCause.PREEMPTED
+                    record = self.records[node, element]
+                    assert record.deaths >= DEATHS_TO_LOSE, f"element {element} of node {node} is lost too soon"
+                    assert cause is not LossCause.PREEMPTED or record.losses > LOSSES_TO_SUSPECT
                     self.end(node, element, LOST)
                 case FinishNode(node):
                     self.finished.append(node)
+
+    def follow(self, event: Event) -> None:
+        """Keep count of how far leases are, and of what befell their elements."""
+        if isinstance(event, Reported):
+            for held in self.held.get(event.worker, []):
+                if held.lease.id == event.lease and held.position <= event.begin and event.stop <= held.stop:
+                    if event.position > held.position:
+                        for element in range(event.position, event.stop):
+                            self.record(held.lease.node, element).losses = 0
+                    held.position, held.stop = event.position, event.stop
+            kept = [held for held in self.held.get(event.worker, []) if held.position < held.stop]
+            self.held[event.worker] = kept
+        elif isinstance(event, WorkerLost):
+            for held in self.held.pop(event.worker, [])[:1]:
+                for element in range(held.position, held.stop):
+                    record = self.record(held.lease.node, element)
+                    if event.cause is LossCause.PREEMPTED:
+                        record.losses += 1
+                        record.deaths += record.losses > LOSSES_TO_SUSPECT
+                    else:
+                        record.losses, record.deaths = 0, record.deaths + 1
+
+    def record(self, node: NodeId, element: int) -> Record:
+        """What has befallen an element so far."""
+        return self.records.setdefault((node, element), Record())
 
     def end(self, node: NodeId, element: int, how: str) -> None:
         """An element has ended."""
@@ -205,7 +267,7 @@ class PlainModel:
                 assert how is not None, f"element {element} of {spec.name} has not ended"
                 assert how in self.possible(spec, element), (spec.name, element, how, self.possible(spec, element))
         assert sorted(self.finished) == [spec.id for spec in self.scenario.graph]
-        if not (faults.poison or faults.silent or faults.crashes_per_hour):
+        if not (faults.poison or faults.fatal or faults.silent or faults.crashes_per_hour):
             assert LOST not in self.ended.values()
 
     def possible(self, spec: NodeSpec, element: int) -> set[str]:
@@ -217,6 +279,8 @@ class PlainModel:
             return {EVALUATED}
         faults, retries = self.scenario.faults, spec.retry.retries
         if element in faults.poison.get(spec.id, ()):
+            return {LOST} if spec.timeout_s is None else {LOST, FAILED}
+        if element in faults.fatal.get(spec.id, ()):
             return {LOST} if spec.timeout_s is None else {LOST, FAILED}
         if element in faults.silent.get(spec.id, ()):
             return {LOST}

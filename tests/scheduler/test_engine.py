@@ -443,11 +443,15 @@ def test_a_straggler_whose_worker_is_lost_is_left_to_its_twin(gone: str, stays: 
 
 
 @pytest.mark.parametrize(("first", "second"), [("stuck", "twin"), ("twin", "stuck")])
-def test_a_straggler_that_kills_both_its_workers_is_lost(first: str, second: str) -> None:
+def test_a_straggler_that_kills_both_its_workers_and_a_third_is_lost(first: str, second: str) -> None:
     engine, leases, now = straggling()
-    assert not engine.handle(lost(engine, leases[first], LossCause.CRASHED), now)
-    engine.check_invariants()
-    commands = engine.handle(lost(engine, leases[second], LossCause.CRASHED), now)
+    for which in (first, second):
+        assert not [
+            c for c in engine.handle(lost(engine, leases[which], LossCause.CRASHED), now) if isinstance(c, Lease)
+        ]
+        engine.check_invariants()
+    engine.handle(WorkerJoined(WorkerId("third"), ShapeId(0)), now)
+    commands = engine.handle(WorkerLost(WorkerId("third"), LossCause.CRASHED), now)
     assert LoseElement(NodeId(0), 5, 1, LossCause.CRASHED) in commands
     assert engine.finished
 
