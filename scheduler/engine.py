@@ -57,6 +57,8 @@ from umbel.scheduler.protocol import (
     LeaseId,
     LoseElement,
     LossCause,
+    Recall,
+    Recalled,
     Reported,
     Retire,
     Retry,
@@ -166,6 +168,8 @@ class Engine:
                 self._on_worker_lost(event, now)
             case Evaluated():
                 self._on_evaluated(event, now)
+            case Recalled():
+                self._on_recalled(event)
             case Sized(node_id, size):
                 self._on_sized(self.nodes[node_id], size)
             case Unsizable():
@@ -382,6 +386,21 @@ class Engine:
         node = self.nodes[event.node]
         self._settle(node, event.start, event.stop, [(element, element + 1) for element in event.failed])
 
+    def _on_recalled(self, event: Recalled) -> None:
+        node = self.nodes[event.node]
+        shape = node.spec.shape
+        if shape is None or not node.recalling.covers(event.start, event.stop):
+            raise self._broken(f"nobody asked about [{event.start}, {event.stop}) of {node.spec.name!r}")
+        node.recalling.remove(event.start, event.stop)
+        rest = IntervalSet([(event.start, event.stop)])
+        for start, stop in event.found:
+            rest.remove(start, stop)
+        for start, stop in rest:
+            self._make_pending(node, shape, start, stop)
+        self._queue(node)
+        for start, stop in event.found:
+            self._settle(node, start, stop, [])
+
     def _on_sized(self, node: NodeState, size: int) -> None:
         if node.sized:
             raise self._broken(f"{node.spec.name!r} is given a size twice")
@@ -589,10 +608,16 @@ class Engine:
         for start, stop in parts:
             if node.spec.shape is None:
                 self._commands.append(Evaluate(node.spec.id, start, stop))
+            elif node.spec.recalls:
+                node.recalling.add(start, stop)
+                self._commands.append(Recall(node.spec.id, start, stop))
             else:
-                node.fresh.add(start, stop)
-                self._shapes[node.spec.shape].outstanding += stop - start
+                self._make_pending(node, node.spec.shape, start, stop)
         self._queue(node)
+
+    def _make_pending(self, node: NodeState, shape: ShapeId, start: int, stop: int) -> None:
+        node.fresh.add(start, stop)
+        self._shapes[shape].outstanding += stop - start
 
     def _end(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
         """Elements that a worker was to run have ended."""

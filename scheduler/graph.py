@@ -76,6 +76,8 @@ class NodeSpec:
     timeout_s: float | None = None
     #: True: how many elements there are follows from results of other nodes; `size` is 0, and a `Sized` event tells.
     sized_later: bool = False
+    #: True: before elements that are ready are granted, `Recall` asks which of them an earlier run has done.
+    recalls: bool = False
 
 
 def check_blocks(node: NodeSpec, size: int, source: Input, parent: NodeSpec, parent_size: int) -> None:

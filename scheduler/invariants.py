@@ -55,6 +55,7 @@ def _wrong_node(node: NodeState, leases: list[OpenLease], retries: list[Piece]) 
         return f"it counts {node.waiting_retries} retries, but {waiting} wait"
     places = [("pending", start, stop) for start, stop in node.pending_parts()]
     places += [(f"lease {lease.lease.id}", lease.position + lease.spare, lease.stop) for lease in leases]
+    places += [("recalling", start, stop) for start, stop in node.recalling]
     places += [("a retry", piece.start, piece.stop) for piece in retries]
     seen = node.done.copy()
     for place, start, stop in places:

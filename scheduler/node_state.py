@@ -54,6 +54,7 @@ class NodeState:
         "leased",
         "pieces",
         "queued",
+        "recalling",
         "reported_finished",
         "satisfied",
         "size",
@@ -76,6 +77,8 @@ class NodeState:
         self.done = IntervalSet()
         #: The done elements that ended badly.
         self.failed = IntervalSet()
+        #: Elements that are ready and about which `Recall` has not been answered.
+        self.recalling = IntervalSet()
         #: Pending elements without a history.
         self.fresh = IntervalSet()
         #: Pending elements with one; suspects first.

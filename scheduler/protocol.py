@@ -26,6 +26,8 @@ __all__ = [
     "LeaseId",
     "LoseElement",
     "LossCause",
+    "Recall",
+    "Recalled",
     "Reported",
     "Retire",
     "Retry",
@@ -136,6 +138,16 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """Which of the elements ``[start, stop)`` need not run, because their results are known already."""
+
+    node: NodeId
+    start: int
+    stop: int
+    found: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sized:
     """How many elements a node has, of which that was not known before (`NodeSpec.sized_later`)."""
 
@@ -165,7 +177,7 @@ class Cancel:
     """Stop granting; what runs may be reported still."""
 
 
-Event = Capacity | WorkerJoined | WorkerLost | Reported | Evaluated | Sized | Unsizable | Tick | Cancel
+Event = Capacity | WorkerJoined | WorkerLost | Reported | Evaluated | Recalled | Sized | Unsizable | Tick | Cancel
 
 
 # ---- commands ----------------------------------------------------------------------------------------------
@@ -199,6 +211,15 @@ class Accept:
 @dataclass(frozen=True, slots=True)
 class Evaluate:
     """The inputs of these elements are complete: evaluate them in the driver and answer with `Evaluated`."""
+
+    node: NodeId
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """These elements are ready: look up which of them an earlier run has done, and answer with `Recalled`."""
 
     node: NodeId
     start: int
@@ -259,5 +280,15 @@ class FinishNode:
 
 
 Command = (
-    Grant | Revoke | Accept | Evaluate | FailElements | LoseElement | StopWorker | Retire | WantWorkers | FinishNode
+    Grant
+    | Revoke
+    | Accept
+    | Evaluate
+    | Recall
+    | FailElements
+    | LoseElement
+    | StopWorker
+    | Retire
+    | WantWorkers
+    | FinishNode
 )

@@ -27,6 +27,8 @@ from umbel.scheduler.protocol import (
     Lease,
     LoseElement,
     LossCause,
+    Recall,
+    Recalled,
     Reported,
     Retire,
     Retry,
@@ -71,6 +73,8 @@ class Behaviour:
     #: Share of the workers that are slow.
     slow: float = 0.0
     fail: Callable[[NodeId, int, int], bool] = lambda node, element, attempt: False
+    #: Elements that an earlier run has done.
+    known: Callable[[NodeId, int], bool] = lambda node, element: False
     #: Elements that kill their worker whenever they run.
     poison: frozenset[tuple[NodeId, int]] = frozenset()
 
@@ -105,6 +109,7 @@ class ClusterModel:
         self.failed_upstream: dict[tuple[NodeId, int], tuple[NodeId, int]] = {}
         self.lost: dict[tuple[NodeId, int], LoseElement] = {}
         self.evaluated: Counter[tuple[NodeId, int]] = Counter()
+        self.recalled: Counter[tuple[NodeId, int]] = Counter()
         self.executed: Counter[tuple[NodeId, int]] = Counter()
         self.finished_nodes: Counter[NodeId] = Counter()
         self.attempts: dict[tuple[NodeId, int], int] = {}
@@ -140,6 +145,10 @@ class ClusterModel:
             case Evaluate(node, start, stop):
                 self.evaluated.update((node, element) for element in range(start, stop))
                 return [Evaluated(node, start, stop)]
+            case Recall(node, start, stop):
+                known = [element for element in range(start, stop) if self.behaviour.known(node, element)]
+                self.recalled.update((node, element) for element in known)
+                return [Recalled(node, start, stop, tuple((element, element + 1) for element in known))]
             case FailElements(node, start, stop, cause_node, cause_element):
                 for element in range(start, stop):
                     assert (node, element) not in self.failed_upstream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +71,7 @@ def check_complete(model: ClusterModel) -> None:
                 at in model.failed_upstream,
                 at in model.lost,
                 model.evaluated[at] > 0,
+                model.recalled[at] > 0,
             ]
             assert sum(ends) == 1, (at, ends)
             assert model.accepted[at] <= 1
@@ -180,6 +183,36 @@ def test_a_cross_product_starts_a_pair_when_both_its_elements_are_done() -> None
         check_complete(model)
         # Pair i is (i // 3, i % 3): those with b's second element fail.
         assert model.failed_upstream == {(NodeId(2), 1): (NodeId(1), 1), (NodeId(2), 4): (NodeId(1), 1)}
+
+
+@MANY
+@given(
+    seed=st.integers(0, 2**32),
+    groups=st.integers(1, 5),
+    trials=st.integers(1, 8),
+    crash=st.sampled_from([0.0, 0.1]),
+    every=st.integers(1, 4),
+    failing=st.sampled_from([0, 5]),
+)
+def test_what_an_earlier_run_has_done_is_not_run(
+    seed: int, groups: int, trials: int, crash: float, every: int, failing: int
+) -> None:
+    graph = Graph([replace(spec, recalls=spec.id in (1, 3)) for spec in reference(groups, trials)])
+    behaviour = Behaviour(
+        crash=crash,
+        preempt=0.1,
+        stale=0.2,
+        fail=lambda node, element, attempt: failing > 0 and (node + element) % failing == 0,
+        known=lambda node, element: (element + seed) % every == 0,
+    )
+    model = ClusterModel(graph, seed=seed, behaviour=behaviour)
+    model.run()
+    check_complete(model)
+    for at in model.recalled:
+        assert not model.executed[at]
+        assert at[0] in (1, 3)
+    ready = set(model.executed) | set(model.recalled)
+    assert all((at in model.recalled) == ((at[1] + seed) % every == 0) for at in ready if at[0] in (1, 3))
 
 
 def revealed(trials: int) -> Graph:
