@@ -172,6 +172,49 @@ def logs(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
+@app.command()
+def lineage(
+    name: RunArgument,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[X]", help="A trial's index, NODE, NODE:ELEMENT, or a digest; default: the whole run."),
+    ] = None,
+    sweep: SweepOption = None,
+    page: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture; .svg: the picture.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a trial, model, value or a whole run was made from."""
+    from pathlib import Path
+
+    found = _open(store).run(name).lineage(int(what) if what and what.isdecimal() else what, sweep)
+    if page is not None:
+        Path(page).write_text(found.svg() if page.endswith(".svg") else found.html())
+        typer.echo(f"wrote {page}")
+    elif as_json:
+        _print_json(found.as_dict())
+    else:
+        typer.echo(found.text())
+
+
+@app.command()
+def downstream(
+    digest: Annotated[str, typer.Argument(help="Of data, code, a model, …: all of it, or its first 8 digits or more.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every run that was made from some data or code."""
+    from dataclasses import asdict
+
+    found = _open(store).downstream(digest)
+    if as_json:
+        _print_json([asdict(use) for use in found.uses])
+    else:
+        typer.echo(found.text())
+
+
 @app.command("plan")
 def plan_run(
     target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],

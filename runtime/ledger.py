@@ -42,6 +42,7 @@ from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
 from umbel.storage.columns import booleans, contains, int_values, python_values
 from umbel.storage.layout import output_folder, trials_folder, values_folder
+from umbel.storage.mentions import Mentions
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segments import SegmentWriter, scan_segments
 from umbel.storage.trial_rows import SUCCEEDED
@@ -51,8 +52,8 @@ __all__ = ["Ledger"]
 #: What rows made by the driver say of their worker.
 DRIVER = "driver"
 #: Columns of a sweep's segments that a resumed run needs.
-TRIAL_COLUMNS = ("trial", "status", "model")
-VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "length", "payload")
+TRIAL_COLUMNS = ("trial", "status", "data", "model")
+VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "length", "payload", "model")
 
 
 class Ledger:
@@ -95,6 +96,8 @@ class Ledger:
         self._rows: dict[NodeId, TrialRows] = {}
         self._without_best: dict[NodeId, list[int]] = {}
         self.failed = 0
+        #: The digests that rows mention.
+        self.mentions = Mentions()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -127,6 +130,7 @@ class Ledger:
                         f"{segment.path} is damaged ({segment.reason}); set aside as {aside}, what it held is run again"
                     )
                     continue
+                self._mention(planned, table)
                 elements = int_values(table.column("trial" if is_sweep else "element"))
                 _add_elements(done, elements)
                 _add_elements(failed, elements[~contains(table.column("status"), SUCCEEDED)])
@@ -214,10 +218,17 @@ class Ledger:
         if batch is None or batch.num_rows == 0:
             return
         self._writer.add(self._folder(planned), batch)
+        self._mention(planned, batch)
         if isinstance(planned.node, Sweep):
             self._selections[planned.id].add(batch)
         elif planned.consumed:
             self._keep_handles(planned, batch)
+
+    def _mention(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
+        if isinstance(planned.node, Sweep):
+            self.mentions.add_trials(planned.id, rows, planned.node.source.trials)
+        else:
+            self.mentions.add_elements(planned.id, rows)
 
     def _keep_handles(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
         held = self._values[planned.id]

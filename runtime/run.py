@@ -27,6 +27,7 @@ from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
 from umbel.storage.layout import check_name
+from umbel.storage.mentions import write_mentions
 from umbel.storage.ownership import Ownership
 from umbel.storage.redaction import redact_url
 from umbel.storage.run import Run
@@ -194,6 +195,7 @@ def _carry_out(
         return "stopped"
     if resumed < session.total or store.load_end(run_id) is None:
         counts = {"total": session.total, "failed": ledger.failed}
+        write_mentions(store.objects, run_id, ledger.mentions)
         store.end_run(run_id, {"status": "done", "counts": counts, "sizes": ledger.sizes.found})
     for text in ledger.warnings():
         shown.warn(text)

@@ -13,6 +13,7 @@ runs/<run-id>/values/<node>/<n>.parquet   segments of values
 runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
 runs/<run-id>/checkpoints/<sweep>/<trial>/<attempt>-<n>-<id>   state of trials that save it; the last one is kept
 runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
+runs/<run-id>/mentions.arrow               which digests it mentions, and where
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
 code/<sha256>.diff                        what differed from the last commit
@@ -41,6 +42,7 @@ __all__ = [
     "diff",
     "end",
     "environment",
+    "mentions",
     "numbered",
     "output_folder",
     "owner",
@@ -78,6 +80,11 @@ def record(run_id: str) -> str:
 def end(run_id: str) -> str:
     """The object that says how a run ended."""
     return f"{RUNS}/{run_id}/end.json"
+
+
+def mentions(run_id: str) -> str:
+    """The object that says which digests a run mentions."""
+    return f"{RUNS}/{run_id}/mentions.arrow"
 
 
 def owner_folder(run_id: str) -> str:

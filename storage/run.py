@@ -22,6 +22,7 @@ from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
+from umbel.storage.lineage import Lineage, LineageReader
 from umbel.storage.objects import ObjectStore
 from umbel.storage.ownership import owner_status, request_cancel
 from umbel.storage.revealed import revealed
@@ -285,6 +286,25 @@ class Run:
             NotFoundError: nobody is carrying it out.
         """
         request_cancel(self._objects, self.id)
+
+    # ---- where it comes from -------------------------------------------------------------------------------
+
+    def lineage(self, x: object = None, node: object = None) -> Lineage:
+        """What something was made from: data and their versions, config, code, environment, back to the sources.
+
+        Args:
+            x: the index of a trial (of an element, with ``node``); a row of `trials`, `best`, `failures` or `models`
+                as a dict; a `umbel.Best`; a node or its name (``"load:3"`` for one element); the digest of a model
+                or value, or at least 8 digits of it. None: the whole run, or all of ``node``.
+            node: the sweep or node that an index belongs to; None: the only sweep.
+
+        Returns:
+            A tree, which prints as text and shows as a picture in notebooks; `Lineage.html` makes a page.
+
+        Raises:
+            NotFoundError: there is no such thing in this run.
+        """
+        return LineageReader(self._objects, self.record, self.graph).find(x, node)
 
     # ---- models --------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from umbel.storage import layout
 from umbel.storage.artifacts import put_content
 from umbel.storage.codecs import digest_of
 from umbel.storage.documents import create_document, put_document, read_document
+from umbel.storage.downstream import Downstream, find_downstream
 from umbel.storage.graph_record import GraphRecord, near_names
 from umbel.storage.objects import ObjectStore
 from umbel.storage.run import Run, run_status
@@ -136,6 +137,22 @@ class Store:
                 hint="pip install --upgrade umbel",
             )
         self._checked = True
+
+    def downstream(self, digest: str) -> Downstream:
+        """Every run, trial and model that was made from something.
+
+        Args:
+            digest: of data (a value, or what `umbel.read` read), of an argument, of code (a fingerprint, or that of
+                one function), of a model, of the sources, a commit or an environment; or its first 8 digits or more.
+
+        Raises:
+            UsageError: it is no digest.
+            StoreError: the store can't be read.
+
+        Cost: two small reads a run that is done; a run that is not is read from its segments.
+        """
+        self.check_format()
+        return find_downstream(self.objects, digest)
 
     # ---- writing -------------------------------------------------------------------------------------------
 
