@@ -31,8 +31,9 @@ __all__ = ["RayExecutor"]
 #: Seconds between two answers of a worker that has nothing urgent to say. What is finished waits at most this long
 #: before the driver has it.
 REPORT_EVERY_S = 0.4
-#: With many workers they answer less often, so that the driver hears at most 1 / this a second.
-REPORT_SPACING_S = 0.0005
+#: With many workers they answer less often, so that the driver hears at most 1 / this a second. An answer costs it half
+#: a millisecond, so signs of life take a quarter of its time at most (`docs/scale.md`).
+REPORT_SPACING_S = 0.002
 #: Workers that may die before their first answer, one after another, until the run gives up; and at least as many as
 #: there are, since one bad moment or one bad node is no reason for a whole cluster to stop.
 START_ATTEMPTS = 4

@@ -70,7 +70,9 @@ class Processes:
         self._each_poll = scenario.polling.each or any(spec.timeout_s is not None for spec in scenario.graph)
         #: Share of the driver's time that answers with news take.
         self._news_load = self._news_at = 0.0
-        self._answer_s = scenario.costs.answer_s
+        self._answer_s = answer_s = scenario.costs.answer_s
+        #: Of what an answer with news takes, the share that one without takes too.
+        self._quiet_share = answer_s / (answer_s + scenario.costs.batch_s) if answer_s else 1.0
         self._period_extra_s = wire.round_trip_s + scenario.costs.answer_s
         self.polled(0)
 
@@ -233,10 +235,13 @@ class Processes:
         return handled_s / (1.0 - self._quiet_load)
 
     def _queue_s(self) -> float:
-        """How long an answer queues if all that arrives keeps the driver busy: each worker has one poll out."""
+        """How long an answer queues if all that arrives keeps the driver busy: each worker has one poll out.
+
+        So there are at most as many answers in the queue as workers, and none takes longer than one with news.
+        """
         if self._each_poll:
             return 0.0
-        left = max(0.01, 1.0 - self._news_load)
+        left = max(self._quiet_share, 1.0 - self._news_load)
         return max(0.0, self._round_s / left - self._wait_s)
 
     # ---- deaths --------------------------------------------------------------------------------------------

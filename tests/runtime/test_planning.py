@@ -21,9 +21,11 @@ from umbel.runtime.measured import MeasuredRun
 from umbel.runtime.nodes import Node
 from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.planning import Forecast, parse_seconds, plan
+from umbel.runtime.ray_executor import REPORT_EVERY_S, REPORT_SPACING_S
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.tables import json_text
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.simulation_setup import Polling
 
 COUNTRIES = [f"c{number:02}" for number in range(12)]
 
@@ -307,6 +309,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 # ---- how it is shown ---------------------------------------------------------------------------------------
+
+
+def test_simulations_poll_as_often_as_the_executor_does() -> None:
+    assert Polling() == Polling(REPORT_EVERY_S, REPORT_SPACING_S)
 
 
 def test_a_forecast_is_plain_data() -> None:
