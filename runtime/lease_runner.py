@@ -27,11 +27,20 @@ from umbel.runtime.programs import InputKind, LeaseInputs, Parameter, Program, S
 from umbel.runtime.results import Result, Sourced
 from umbel.runtime.rows import ElementOutcome, Outcome, Place, TrialChunk, TrialPart, TrialRows, element_rows
 from umbel.runtime.sequences import item
-from umbel.runtime.values import ValueCache, ValueHandle, item_digest, store_model, store_value
+from umbel.runtime.values import (
+    PACKED_LIMIT_BYTES,
+    StoredModel,
+    ValueCache,
+    ValueHandle,
+    item_digest,
+    store_model,
+    store_value,
+)
 from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.scheduler.identity import element_key
 from umbel.scheduler.protocol import Lease, LeaseId, Retry
 from umbel.storage.objects import ObjectStore
+from umbel.storage.packs import pack_models, payload_bytes
 from umbel.storage.redaction import is_secret_name, redact_url
 
 __all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
@@ -40,6 +49,11 @@ __all__ = ["LeaseReport", "LeaseRunner", "RunningLease"]
 CHUNK = 4096
 #: Characters of a traceback that are kept: its end, where the cause stands.
 ERROR_LIMIT = 8000
+#: Bytes of small models that one report carries to the driver, which packs those of all workers together; more are
+#: packed by the worker itself.
+REPORT_MODELS_LIMIT = 512 * 2**10
+#: Bytes of small models that may wait for a report; beyond that each is stored at once, which takes its time.
+WAITING_LIMIT_BYTES = 64 * 2**20
 #: Characters of output that one report carries; with two or three reports a second this bounds what the driver gets.
 REPORT_OUTPUT_LIMIT = 2 * 2**20
 
@@ -239,11 +253,17 @@ class RunningLease(ABC):
             taken.failed,
             taken.retries,
             busy_s,
-            _to_ipc(taken.rows),
+            _to_ipc(self._slim(taken.rows)),
             _bounded(taken.output),
             overrun is not None,
             taken.copies,
         )
+
+    def _slim(self, rows: pa.RecordBatch | None) -> pa.RecordBatch | None:
+        """The rows with few bytes of models: many are packed here, so that they don't pass through the driver."""
+        if rows is None or payload_bytes(rows) <= REPORT_MODELS_LIMIT:
+            return rows
+        return pack_models(self._call.objects, pa.Table.from_batches([rows])).combine_chunks().to_batches()[0]
 
     @property
     def ended(self) -> bool:
@@ -286,6 +306,8 @@ class _SweepLease(RunningLease):
         #: Outcomes in chunks that have been collected whole and dropped.
         self._dropped = 0
         self._best: dict[int, float] = {}
+        #: Bytes of small models that `run` has kept, and those that `collect` has handed over; one thread writes each.
+        self._kept_bytes = self._handed_over_bytes = 0
 
     def run(self) -> None:
         # What is there before belongs to a trial that has started a run of its own.
@@ -399,15 +421,15 @@ class _SweepLease(RunningLease):
             if returned is not None or not metrics:
                 metrics.update(named_metrics(returned, metric))
             check_has(metrics, metric)
-            digest = None if model is None else self._keep(model, metrics[metric], group)
+            stored = None if model is None else self._keep(model, metrics[metric], group)
         except Exception as error:
             if _store_failed(error):
                 raise
             return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
-        return Outcome(started, seconds, metrics, model=digest)
+        return Outcome(started, seconds, metrics, model=stored)
 
-    def _keep(self, model: object, value: float, group: int) -> str | None:
-        """Store the model if it is to be kept; returns its digest."""
+    def _keep(self, model: object, value: float, group: int) -> StoredModel | None:
+        """Store the model if it is to be kept, or have it stored with its row."""
         keep = self._program.keep
         if keep == "none":
             return None
@@ -416,7 +438,11 @@ class _SweepLease(RunningLease):
             if not isfinite(score) or score >= self._best.get(group, inf):
                 return None
             self._best[group] = score
-        return store_model(model, self._call.objects)
+        waiting_bytes = self._kept_bytes - self._handed_over_bytes
+        limit_bytes = PACKED_LIMIT_BYTES if waiting_bytes < WAITING_LIMIT_BYTES else 0
+        stored = store_model(model, self._call.objects, limit_bytes)
+        self._kept_bytes += len(stored.payload or b"")
+        return stored
 
     def _finished(self) -> int:
         return self._dropped + sum(len(outcomes) for _, outcomes in list(self._chunks))
@@ -445,7 +471,13 @@ class _SweepLease(RunningLease):
         while self._chunks and self._chunks[0][0].stop <= stop:  # made into rows: no longer needed
             _, outcomes = self._chunks.pop(0)
             self._dropped += len(outcomes)
-        return _Taken(self._rows.build(parts), tuple(failed), tuple(retries), output)
+        rows = self._rows.build(parts)
+        for part in parts:
+            for outcome in part.outcomes:
+                if outcome.model is not None:
+                    self._handed_over_bytes += len(outcome.model.payload or b"")
+                    outcome.model = None  # its chunk may live on for thousands of trials
+        return _Taken(rows, tuple(failed), tuple(retries), output)
 
 
 class _TaskLease(RunningLease):
@@ -504,7 +536,7 @@ class _TaskLease(RunningLease):
         clock = time.perf_counter
         begun = clock()
         metrics: dict[str, float] | None = None
-        model: str | None = None
+        model: StoredModel | None = None
         source: str | None = None
         in_function = False
         try:

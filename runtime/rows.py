@@ -16,7 +16,7 @@ import pyarrow as pa
 from umbel.runtime.credentials import hidden_values
 from umbel.runtime.metrics import DEFAULT
 from umbel.runtime.programs import SweepProgram
-from umbel.runtime.values import ValueHandle, value_digest
+from umbel.runtime.values import StoredModel, ValueHandle, value_digest
 from umbel.scheduler.identity import canonical_json, group_key, trial_keys
 from umbel.scheduler.sampling import TrialBatch
 from umbel.storage.columns import (
@@ -29,6 +29,7 @@ from umbel.storage.columns import (
     strings,
     timestamps,
 )
+from umbel.storage.packs import MODEL, MODEL_AT, MODEL_PAYLOAD
 from umbel.storage.redaction import redact_url
 from umbel.storage.trial_rows import metric_column
 
@@ -55,8 +56,7 @@ class Outcome:
     metrics: dict[str, float] | None
     status: str = "ok"
     error: str | None = None
-    #: Digest of the stored model.
-    model: str | None = None
+    model: StoredModel | None = None
     #: True: to be tried again, so no row is made.
     retry: bool = False
     #: What it printed.
@@ -74,7 +74,7 @@ class ElementOutcome:
     error: str | None = None
     #: Numbers that came in a `Result`.
     metrics: dict[str, float] | None = None
-    model: str | None = None
+    model: StoredModel | None = None
     #: Content key of code and inputs.
     key: str | None = None
     retry: bool = False
@@ -169,7 +169,7 @@ class TrialRows:
         columns["code"] = _constant(program.code, total)
         columns["data"] = dictionary(which, [part.chunk.data for part in parts])
         columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])
-        columns["model"] = strings([outcome.model for outcome in outcomes])
+        columns.update(_model_columns([outcome.model for outcome in outcomes]))
         return pa.record_batch(columns)
 
     def _metrics(self, outcomes: Sequence[Outcome]) -> Iterable[tuple[str, pa.Array]]:
@@ -213,7 +213,7 @@ def element_rows(
         "size": integers([handle.size_bytes if handle else None for handle in handles]),
         "length": integers([handle.length if handle else None for handle in handles]),
         "payload": binaries([handle.payload if handle else None for handle in handles]),
-        "model": strings([outcome.model for outcome in rows]),
+        **_model_columns([outcome.model for outcome in rows]),
     }
     for name in names:
         columns[metric_column(name or "value")] = floats([(outcome.metrics or {}).get(name) for outcome in rows])
@@ -227,6 +227,16 @@ def element_rows(
     if any(outcome.source is not None for outcome in rows):
         columns["source"] = strings([outcome.source for outcome in rows])
     return pa.record_batch(columns)
+
+
+def _model_columns(models: Sequence[StoredModel | None]) -> dict[str, pa.Array]:
+    columns = {
+        MODEL: strings([None if model is None else model.digest for model in models]),
+        MODEL_AT: strings([None if model is None else model.at for model in models]),
+    }
+    if any(model is not None and model.payload is not None for model in models):
+        columns[MODEL_PAYLOAD] = binaries([None if model is None else model.payload for model in models])
+    return columns
 
 
 def output_rows(place: Place, output: Sequence[tuple[int, int, str]]) -> pa.RecordBatch:

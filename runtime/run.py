@@ -29,6 +29,7 @@ from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, 
 from umbel.storage.layout import check_name
 from umbel.storage.mentions import write_mentions
 from umbel.storage.ownership import Ownership
+from umbel.storage.packs import pack_models
 from umbel.storage.redaction import redact_url
 from umbel.storage.run import Run
 from umbel.storage.segments import SegmentWriter
@@ -160,7 +161,7 @@ def _carry_out(
     about: Callable[[], dict[str, Any]],
 ) -> str:
     """Run what is not done; returns how it ended. ``about`` says who does."""
-    writer = SegmentWriter(store.objects)
+    writer = SegmentWriter(store.objects, finish=functools.partial(pack_models, store.objects))
     try:
         ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
         restored = ledger.restore()

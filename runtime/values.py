@@ -21,6 +21,7 @@ from umbel.storage.objects import ObjectStore
 
 __all__ = [
     "INLINE_LIMIT_BYTES",
+    "StoredModel",
     "ValueCache",
     "ValueHandle",
     "item_digest",
@@ -32,6 +33,8 @@ __all__ = [
 
 #: Values up to this size travel in messages. Ray keeps results up to 100 KB out of its shared memory, and so do we.
 INLINE_LIMIT_BYTES = 64 * 1024
+#: Models up to this size are packed, many into one object.
+PACKED_LIMIT_BYTES = 2**20
 #: Largest value that a task may return, encoded: one element is held in memory whole wherever it is used.
 VALUE_LIMIT_BYTES = 2 * 2**30
 #: Decoded values that a worker keeps, by their encoded size.
@@ -102,9 +105,29 @@ def load_value(handle: ValueHandle, objects: ObjectStore) -> object:
     return get_artifact(objects, handle.digest) if data is None else decode(data)
 
 
-def store_model(model: object, objects: ObjectStore) -> str:
-    """Write a model to the store as an artifact of its own; returns its digest."""
-    return put_artifact(objects, encode(model))
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that is stored, or will be with the row that names it."""
+
+    #: sha256 of the encoded bytes, in hex.
+    digest: str
+    #: The encoded bytes, to be packed with others (`umbel.storage.packs`); None: it is stored.
+    payload: bytes | None = None
+    #: Where in a pack it lies; None: it is an artifact of its own, or not yet stored.
+    at: str | None = None
+
+
+def store_model(model: object, objects: ObjectStore, limit_bytes: int = PACKED_LIMIT_BYTES) -> StoredModel:
+    """Encode a model. One of more than ``limit_bytes`` is written to the store at once, as an artifact of its own.
+
+    Raises:
+        CodeError: the model can't be pickled.
+        StoreError: the store can't be written.
+    """
+    encoded = encode(model)
+    if len(encoded.data) <= limit_bytes:
+        return StoredModel(encoded.digest, encoded.data)
+    return StoredModel(put_artifact(objects, encoded))
 
 
 class ValueCache:

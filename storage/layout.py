@@ -19,6 +19,7 @@ code/<sha256>.zip                         the source that ran
 code/<sha256>.diff                        what differed from the last commit
 environments/<sha256>.json                what was installed
 artifacts/<sha256>                        models and large values, by content
+artifacts/packs/<sha256>                  many small models, one after another
 ```
 """
 
@@ -47,6 +48,7 @@ __all__ = [
     "output_folder",
     "owner",
     "owner_folder",
+    "pack",
     "record",
     "run_folder",
     "segment",
@@ -167,6 +169,11 @@ def sitting(run_id: str, began: datetime, token: str) -> str:
 def artifact(digest: str) -> str:
     """A blob, by its content."""
     return f"artifacts/{digest}"
+
+
+def pack(digest: str) -> str:
+    """A pack of small models, by its content."""
+    return f"artifacts/packs/{digest}"
 
 
 def check_name(kind: str, name: str) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from umbel.scheduler.errors import UmbelError
+from umbel.scheduler.errors import NotFoundError, UmbelError
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints, load_checkpoint
+from umbel.storage.codecs import decode
 from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
@@ -25,6 +26,7 @@ from umbel.storage.graph_record import GraphRecord
 from umbel.storage.lineage import Lineage, LineageReader
 from umbel.storage.objects import ObjectStore
 from umbel.storage.ownership import owner_status, request_cancel
+from umbel.storage.packs import MODEL, MODEL_AT, read_packed
 from umbel.storage.revealed import revealed
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
@@ -50,6 +52,8 @@ class Run:
     def __init__(self, objects: ObjectStore, record: Mapping[str, Any]) -> None:
         self._objects = objects
         self._known_graph = GraphRecord(record)
+        #: Where packed models lie, by digest, as far as it is known.
+        self._model_places: dict[str, str] = {}
         #: What run.json says: who, when, graph, versions.
         self.record = dict(record)
 
@@ -149,7 +153,7 @@ class Run:
 
         Returns:
             Columns: run, sweep, trial, the group keys, config_…, metric_…, status, error, attempt, seed, started,
-            seconds, host, worker, code, data, key, model.
+            seconds, host, worker, code, data, key, model (a digest, see `load_model`), model_at (its place in a pack).
 
         Raises:
             NotFoundError: the run has no such sweep, or several to choose from.
@@ -335,11 +339,36 @@ class Run:
     def load_model(self, digest: str) -> object:
         """A model by its digest, which `models` and the trials table give.
 
+        While the run goes on, a model can be loaded once its row is durable, two or three seconds after its trial.
+        Cost: one request; the first time the segments are read too, to learn where models lie.
+
         Raises:
             NotFoundError: there is none.
             StoreCorruptError: it is damaged.
         """
-        return get_artifact(self._objects, digest)
+        at = self._model_places.get(digest)
+        if at is None:
+            try:
+                return get_artifact(self._objects, digest)
+            except NotFoundError:
+                self._model_places = self._find_models()
+                at = self._model_places.get(digest)
+                if at is None:
+                    raise
+        return decode(read_packed(self._objects, at, digest))
+
+    def _find_models(self) -> dict[str, str]:
+        """Where the packed models lie, by digest."""
+        places: dict[str, str] = {}
+        for node in self.graph.nodes.values():
+            if node.sweep is not None:
+                rows = read_trials(self._objects, self.id, node.sweep, ["trial", MODEL, MODEL_AT])
+            else:
+                rows = read_elements(self._objects, self.id, node, ["element", MODEL, MODEL_AT])
+            if {MODEL, MODEL_AT} <= set(rows.column_names):
+                packed = rows.filter(rows[MODEL_AT].is_valid())
+                places.update(zip(packed[MODEL].to_pylist(), packed[MODEL_AT].to_pylist(), strict=True))
+        return places
 
 
 def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -> str:

@@ -26,7 +26,7 @@ _CRC_UNSET = b"00000000"
 #: How Thrift's compact protocol writes the key and then, as the next field, a string of eight bytes.
 _CRC_MARK = _CRC_KEY.encode() + b"\x18\x08"
 #: Columns in which values hardly repeat, so that a dictionary would cost time and save nothing.
-_UNIQUE_COLUMNS = frozenset({"key", "digest"})
+_UNIQUE_COLUMNS = frozenset({"key", "digest", "model"})
 
 
 class SegmentDamagedError(ValueError):

@@ -52,6 +52,8 @@ class SegmentWriter:
         max_age_s: a row is written when it has waited this long.
         max_rows: a folder's rows are written when there are this many …
         max_bytes: … or they take this much memory.
+        finish: called in the writer's thread with the rows of each segment; what it returns is written, after it has
+            written what the rows refer to.
         clock: seconds, monotonic.
     """
 
@@ -62,12 +64,14 @@ class SegmentWriter:
         max_age_s: float = 2.0,
         max_rows: int = 65_536,
         max_bytes: int = 32 * 2**20,
+        finish: Callable[[pa.Table], pa.Table] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
         self._max_age_s = max_age_s
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._finish = finish
         self._clock = clock
         self._token = uuid4().hex
         self._metadata: dict[str, dict[str, str]] = {}
@@ -235,7 +239,8 @@ class SegmentWriter:
                 number = _first_free_number(self._objects, folder)
             with self._changed:
                 metadata = {**self._metadata.get(folder, {}), _WRITER_KEY: self._token}
-            data = encode_segment(table, metadata)
+            finished = table if self._finish is None else self._finish(table)
+            data = encode_segment(finished, metadata)
             self._objects.create(layout.segment(folder, number), data, unique=True)
             self._next_number[folder] = number + 1
             with self._changed:

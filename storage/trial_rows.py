@@ -51,6 +51,7 @@ _TAIL = {
     "data": pa.string(),
     "key": pa.string(),
     "model": pa.string(),
+    "model_at": pa.string(),
 }
 _MAX_NAMED = 5
 

@@ -37,6 +37,7 @@ _ELEMENT_SCHEMA = pa.schema(
         ("size", pa.int64()),
         ("length", pa.int64()),
         ("model", pa.string()),
+        ("model_at", pa.string()),
         ("attempt", pa.int32()),
         ("started", pa.timestamp("us", "UTC")),
         ("seconds", pa.float64()),

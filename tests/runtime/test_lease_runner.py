@@ -177,7 +177,7 @@ def test_a_store_that_fails_is_no_trials_fault(
     kind: str, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_model(config: object) -> umbel.Result:
-        return umbel.Result(1.0, model="model")
+        return umbel.Result(1.0, model=bytes(2**20))  # too large to be packed
 
     node = a_sweep(with_model, trials=10) if kind == "sweep" else umbel.task(with_model).map([*range(10)])
     lease = lease_of(node, objects)
