@@ -13,7 +13,7 @@ from tests.clusters.chaos_graph import GROUPS
 __all__ = ["assert_equal", "assert_written_once", "attempts"]
 
 #: Columns in which a disturbed run may differ. The name of the run is the same here.
-VARYING = {"started", "seconds", "host", "worker", "attempt"}
+VARYING = {"started", "seconds", "host", "worker", "attempt", "model_at"}
 NODES = ("load", "search", "refit", "summary")
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 #: Seconds after which what has not happened will not happen. Long, for machines that do other things too.
 DEADLINE_S = 60.0
 #: Columns in which two runs of the same trials may differ.
-VARYING = ["started", "seconds", "host", "worker", "attempt"]
+VARYING = ["started", "seconds", "host", "worker", "attempt", "model_at"]
 
 
 def until(found: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
