@@ -215,6 +215,26 @@ def downstream(
         typer.echo(found.text())
 
 
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A run's name.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another's, which is compared to it.")],
+    store: StoreOption = None,
+    other: Annotated[
+        str | None, typer.Option("--other-store", metavar="URL", help="Where B lives, if elsewhere.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what differs between two runs: code, data, space, arguments, environment, results."""
+    from umbel.runtime.comparison import diff as compare
+
+    found = compare(_open(store).run(before), _open(other or store).run(after))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        typer.echo(found.text())
+
+
 @app.command("plan")
 def plan_run(
     target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],

@@ -7,7 +7,7 @@ from typing import Any
 
 from umbel.scheduler.errors import ResumeMismatchError
 
-__all__ = ["check_same"]
+__all__ = ["check_same", "graph_differences"]
 
 
 def check_same(run_id: str, record: Mapping[str, Any], graph: Sequence[Mapping[str, Any]]) -> None:
@@ -16,7 +16,7 @@ def check_same(run_id: str, record: Mapping[str, Any], graph: Sequence[Mapping[s
     Raises:
         ResumeMismatchError: they differ; says in what, and offers a new name.
     """
-    differences = _differences(record.get("graph", {}).get("nodes", []), graph)
+    differences = graph_differences(record.get("graph", {}).get("nodes", []), graph, code=True)
     if differences:
         shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
         raise ResumeMismatchError(
@@ -27,19 +27,28 @@ def check_same(run_id: str, record: Mapping[str, Any], graph: Sequence[Mapping[s
         )
 
 
-def _differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+def graph_differences(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], *, code: bool = False
+) -> list[str]:
+    """In what two graphs differ, as run.json describes them, a line each.
+
+    Args:
+        old: the nodes of one.
+        new: the nodes of the other.
+        code: the code too.
+    """
     before, after = {node["name"]: node for node in old}, {node["name"]: node for node in new}
     found = [f"node {name!r} is gone" for name in before if name not in after]
     found += [f"node {name!r} is new" for name in after if name not in before]
     for name, node in before.items():
         if name in after:
-            found += _node_differences(name, node, after[name])
+            found += _node_differences(name, node, after[name], code)
     return found
 
 
-def _node_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _node_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any], code: bool) -> list[str]:
     found: list[str] = []
-    if old.get("code") != new.get("code"):
+    if code and old.get("code") != new.get("code"):
         found.append(f"the code of {name!r} ({_code_parts(old, new)})")
     for key in ("kind", "size", "top", "inputs"):
         if old.get(key) != new.get(key):

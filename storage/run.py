@@ -7,7 +7,9 @@ its nodes. It reads what is durable, each time anew, so it also shows a run that
 from __future__ import annotations
 
 import html
+import io
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -114,6 +116,14 @@ class Run:
         """
         digest = (self.record.get("git") or {}).get("diff")
         return None if digest is None else self._objects.read(layout.diff(str(digest))).decode()
+
+    def source_files(self) -> dict[str, str]:
+        """The text of the project's source files that the run reached, by their paths; empty if none were kept."""
+        digest = self.record.get("source")
+        if digest is None:
+            return {}
+        with zipfile.ZipFile(io.BytesIO(self._objects.read(layout.code(str(digest))))) as archive:
+            return {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
 
     def __repr__(self) -> str:
         try:
@@ -226,11 +236,12 @@ class Run:
 
     # ---- values --------------------------------------------------------------------------------------------
 
-    def value(self, node: object) -> object:
+    def value(self, node: object, element: int | None = None) -> object:
         """What a node returned: of a fan-out a list, of a sweep its trials table.
 
         Args:
             node: its name in the run, or an object that has it as ``name``.
+            element: the value of this element only.
 
         Raises:
             NotFoundError: there is no such node, or its value is not there yet.
@@ -239,7 +250,7 @@ class Run:
         found = self.graph.node(node)
         if found.sweep is not None:
             return self.trials(found.name)
-        return read_value(self._objects, self.id, found)
+        return read_value(self._objects, self.id, found, element)
 
     def elements(self, node: object, columns: Sequence[str] | None = None) -> pa.Table:
         """The finished elements of a node, one row each, in order, without their values; of a sweep its trials.

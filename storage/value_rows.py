@@ -7,9 +7,11 @@ value is for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from umbel.scheduler.errors import ElementFailedError, NotFoundError
 from umbel.storage import layout
@@ -72,8 +74,8 @@ def read_elements(
     return table if order is None else table.take(integers(order))
 
 
-def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
-    """The value of a node: of a fan-out a list of its elements' values.
+def read_value(objects: ObjectStore, run_id: str, node: NodeRecord, element: int | None = None) -> object:
+    """The value of a node: of a fan-out a list of its elements' values, or the value of one element.
 
     Raises:
         ElementFailedError: it, or one of its elements, failed; says why.
@@ -87,6 +89,9 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
             hint="run.failures() tells why",
         )
     rows = read_elements(objects, run_id, node, ("status", "error", "digest", "payload"))
+    if element is not None:
+        rows = rows.filter(pc.equal(rows["element"], element))
+        node = replace(node, size=1)
     elements = int_values(rows["element"])
     fans_out = node.kind in _FAN_OUTS or node.size != 1
     _check_complete(run_id, node, rows, elements, fans_out)
@@ -95,7 +100,7 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord) -> object:
     values = []
     for digest, payload in zip(rows["digest"].to_pylist(), rows["payload"].to_pylist(), strict=True):
         values.append(get_artifact(objects, digest) if payload is None else decode(payload))
-    return values if fans_out else values[0]
+    return values if fans_out and element is None else values[0]
 
 
 def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.ndarray, fans_out: bool) -> None:

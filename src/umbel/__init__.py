@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
     from umbel.runtime.nodes import Node, Sweep
@@ -48,6 +49,7 @@ _ERRORS = (
     "StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UsageError"
 )
 _HOMES = {
+    "umbel.runtime.comparison": "diff",
     "umbel.runtime.context": "TrialContext report trial",
     "umbel.runtime.data": "read",
     "umbel.runtime.nodes": "Node Sweep",
@@ -84,6 +86,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "Run",
     "open_store",
     "Store",
+    "diff",
     # errors
     "UmbelError",
     "UsageError",
