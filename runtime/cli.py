@@ -44,6 +44,7 @@ def run(
     progress: Annotated[str, typer.Option(help='"auto", "bar", "plain" or "quiet".')] = "auto",
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more than this have failed.")] = None,
     deadline_s: Annotated[float | None, typer.Option("--deadline", help="Stop after this many seconds.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing over from earlier runs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the graph in a Python file, or go on with the run of that name."""
@@ -63,6 +64,7 @@ def run(
         progress=progress,
         max_failures=max_failures,
         deadline_s=deadline_s,
+        fresh=fresh,
     )
     if as_json:
         _print_json(_facts(ended))

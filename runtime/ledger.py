@@ -42,6 +42,7 @@ from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
 from umbel.storage.columns import booleans, contains, int_values, python_values
 from umbel.storage.layout import output_folder, trials_folder, values_folder
+from umbel.storage.memo import Memo
 from umbel.storage.mentions import Mentions
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segments import SegmentWriter, scan_segments
@@ -98,6 +99,10 @@ class Ledger:
         self.failed = 0
         #: The digests that rows mention.
         self.mentions = Mentions()
+        #: By sweep, where to look for results of earlier runs.
+        self.memos: dict[NodeId, Memo] = {}
+        #: Trials whose results were taken over from earlier runs.
+        self.reused = 0
         self._prepare()
 
     def _prepare(self) -> None:
@@ -306,6 +311,29 @@ class Ledger:
             assert handle.length is not None
             return item_digest(handle, group % handle.length)
         return handle.digest
+
+    # ---- trials of earlier runs ----------------------------------------------------------------------------
+
+    def recall(self, node: NodeId, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """Take over what earlier runs have of the trials ``[start, stop)``; returns which these are."""
+        planned, program = self._plan.nodes[node], self._plan.programs[node]
+        assert isinstance(program, SweepProgram)
+        found = IntervalSet()
+        rows = self._rows.setdefault(node, TrialRows(program, self._place))
+        trials = program.source.trials
+        while start < stop:
+            group = start // trials
+            first, end = group * trials, min(stop, (group + 1) * trials)
+            keys = self.sizes.groups(node)[group]
+            chunk = TrialChunk(program, keys, group, start - first, end - first, self._data_of(planned, group))
+            known = self.memos[node].find(chunk.keys)
+            if known is not None:
+                numbers = [start + position for position in known[0]]
+                self._add(planned, rows.reused(known[1], numbers))
+                _add_elements(found, np.asarray(numbers))
+            start = end
+        self.reused += len(found)
+        return tuple(found)
 
     # ---- best trials ---------------------------------------------------------------------------------------
 

@@ -170,7 +170,25 @@ class TrialRows:
         columns["data"] = dictionary(which, [part.chunk.data for part in parts])
         columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])
         columns.update(_model_columns([outcome.model for outcome in outcomes]))
+        columns["reused_from"] = strings([None] * total)
         return pa.record_batch(columns)
+
+    def reused(self, rows: pa.Table, trials: Sequence[int]) -> pa.RecordBatch:
+        """Rows of an earlier run as rows of this one.
+
+        Args:
+            rows: as they were stored there.
+            trials: for each row, which trial of this sweep it is the result of.
+        """
+        total = len(rows)
+        new = {
+            "run": _constant(self.place.run, total),
+            "sweep": _constant(self._program.name, total),
+            "trial": integers(list(trials)),
+        }
+        for name, column in new.items():
+            rows = rows.set_column(rows.column_names.index(name), name, column)
+        return rows.combine_chunks().to_batches()[0]
 
     def _metrics(self, outcomes: Sequence[Outcome]) -> Iterable[tuple[str, pa.Array]]:
         metric = self._program.metric

@@ -7,6 +7,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from umbel.runtime.inline import InlineExecutor
 from umbel.runtime.ledger import Ledger
 from umbel.runtime.limits import Limits
 from umbel.runtime.literals import Literals
-from umbel.runtime.nodes import Node
+from umbel.runtime.nodes import Node, Sweep
 from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.progress import Progress, format_count, format_duration, make_progress
 from umbel.runtime.provenance import describe_process
@@ -26,7 +27,9 @@ from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
+from umbel.scheduler.graph import Graph
 from umbel.storage.layout import check_name
+from umbel.storage.memo import Memo, mark_sweep
 from umbel.storage.mentions import write_mentions
 from umbel.storage.ownership import Ownership
 from umbel.storage.packs import pack_models
@@ -59,6 +62,7 @@ def run(
     max_failures: int | None = None,
     deadline_s: float | None = None,
     budget: Mapping[str, float] | None = None,
+    fresh: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run a graph and wait for it. If a run of this name exists in the store, it is resumed.
@@ -74,6 +78,8 @@ def run(
         max_failures: stop when more elements than this have failed.
         deadline_s: stop after this many seconds.
         budget: stop when ``{"trials": n}`` have ended, or ``{"core_seconds": s}`` have been spent in this sitting.
+        fresh: run all trials, even those that an earlier run of the store has done with the same code, data, config and
+            seed. Otherwise these are taken over, and ``reused_from`` in the trials table says from where.
         storage_options: for fsspec, such as endpoint and credentials.
 
     Returns:
@@ -125,11 +131,12 @@ def run(
     about = functools.cache(functools.partial(describe_process, opened, files))
     ownership = Ownership.acquire(opened.objects, run_id)
     try:
-        if existing is None:
-            opened.create_run(_record(run_id, graph, files, opened, about()))
-        reason = _carry_out(
-            plan, literals, opened, run_id, ownership, shown, executor, address, workers, started, limits, about
-        )
+        record = existing
+        if record is None:
+            record = _record(run_id, graph, files, opened, about())
+            opened.create_run(record)
+        how = _How(executor, address, workers, limits, fresh)
+        reason = _carry_out(plan, literals, opened, record, ownership, shown, how, started, about)
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
         _release_quietly(ownership, reasons.get(type(error), "failed"))
@@ -146,36 +153,46 @@ def _release_quietly(ownership: Ownership, reason: str) -> None:
         return  # the error under way says what is wrong with the store
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """In what way a run is carried out; see `run`."""
+
+    executor: str
+    address: str | None
+    workers: int | None
+    limits: Limits
+    fresh: bool
+
+
 def _carry_out(
     plan: Plan,
     literals: Literals,
     store: Store,
-    run_id: str,
+    record: Mapping[str, Any],
     ownership: Ownership,
     shown: Progress,
-    executor: str,
-    address: str | None,
-    workers: int | None,
+    how: _How,
     started: float,
-    limits: Limits,
     about: Callable[[], dict[str, Any]],
 ) -> str:
     """Run what is not done; returns how it ended. ``about`` says who does."""
+    run_id = str(record["id"])
     writer = SegmentWriter(store.objects, finish=functools.partial(pack_models, store.objects))
     try:
         ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
         restored = ledger.restore()
-        engine = Engine(plan.graph, restored=restored, jitter_seed=secrets.randbits(32))
-        session = Session(plan, engine, ledger, writer, ownership, shown, limits)
+        graph = _with_memos(plan, ledger, store, record, fresh=how.fresh)
+        engine = Engine(graph, restored=restored, jitter_seed=secrets.randbits(32))
+        session = Session(plan, engine, ledger, writer, ownership, shown, how.limits)
         resumed = session.done
         session.catch_up()
         shown.start(run_id, store.url, session.total, resumed)
         if not session.finished:
             store.add_sitting(run_id, ownership.record.acquired, ownership.record.token, about())
-            if executor == "inline":
+            if how.executor == "inline":
                 InlineExecutor(plan, store.objects, run_id).run(session)
             else:
-                RayExecutor(plan, store.objects, run_id, address, workers).run(session)
+                RayExecutor(plan, store.objects, run_id, how.address, how.workers).run(session)
         shown.update(session.snapshot())
     except BaseException:
         _close_quietly(writer)
@@ -183,9 +200,9 @@ def _carry_out(
         raise
     writer.close()
     if session.interrupted and not session.finished:
-        how = "interrupted" if session.stop_reason is None else f"stopped, because {session.stop_reason}"
+        ended = "interrupted" if session.stop_reason is None else f"stopped, because {session.stop_reason}"
         text = (
-            f"{how}: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
+            f"{ended}: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
             "run the same command again to go on"
         )
         shown.finish(text)
@@ -204,12 +221,29 @@ def _carry_out(
     return "done"
 
 
+def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, Any], *, fresh: bool) -> Graph:
+    """The plan's graph, with the sweeps whose trials an earlier run may have done marked as such."""
+    specs = list(plan.graph)
+    for planned in plan.nodes:
+        if not isinstance(planned.node, Sweep) or not planned.node.task.cache:
+            continue
+        code = plan.code[planned.id].digest
+        mark_sweep(store.objects, code, str(record["created"]), str(record["id"]), planned.name)
+        if not fresh:
+            memo = Memo(store.objects, code, str(record["id"]), planned.node.metric)
+            if memo:
+                ledger.memos[planned.id] = memo
+                specs[planned.id] = replace(specs[planned.id], recalls=True)
+    return Graph(specs)
+
+
 def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapsed_s: float) -> str:
     failed = f", {format_count(ledger.failed)} failed (umbel failures {run_id})" if ledger.failed else ""
     if resumed == session.total:
         return f"everything is done already: {format_count(session.total)} elements{failed}"
     again = f", {format_count(resumed)} of them before" if resumed else ""
-    return f"done: {format_count(session.total)} elements{again}{failed} in {format_duration(elapsed_s)}"
+    reused = f", {format_count(ledger.reused)} taken over from earlier runs" if ledger.reused else ""
+    return f"done: {format_count(session.total)} elements{again}{reused}{failed} in {format_duration(elapsed_s)}"
 
 
 def _close_quietly(writer: SegmentWriter) -> None:

@@ -39,6 +39,8 @@ from umbel.scheduler.protocol import (
     LeaseId,
     LoseElement,
     LossCause,
+    Recall,
+    Recalled,
     Reported,
     Retire,
     Revoke,
@@ -228,6 +230,8 @@ class Session:
             case Evaluate(node, start, stop):
                 failed = self.ledger.evaluate(node, start, stop)
                 waiting.append(Evaluated(node, start, stop, failed))
+            case Recall(node, start, stop):
+                waiting.append(Recalled(node, start, stop, self.ledger.recall(node, start, stop)))
             case FailElements():
                 self.ledger.fail(command)
             case LoseElement():

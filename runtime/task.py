@@ -296,7 +296,7 @@ def task(
             all else goes on. "skip": the same, but calls that get a whole fan-out as a list get the list without it.
             "stop": the run stops, and can be resumed.
         priority: calls of higher priority start first, whatever their place in the graph.
-        cache: whether results of earlier runs may be reused.
+        cache: whether a sweep of it may take over trials of earlier runs, if code, data, config and seed are the same.
 
     Raises:
         UsageError: an argument is wrong.

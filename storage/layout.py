@@ -18,6 +18,7 @@ runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
 code/<sha256>.diff                        what differed from the last commit
 environments/<sha256>.json                what was installed
+memo/<code>/<time>~<run-id>~<sweep>       a sweep of this code began; empty
 artifacts/<sha256>                        models and large values, by content
 artifacts/packs/<sha256>                  many small models, one after another
 ```
@@ -43,12 +44,15 @@ __all__ = [
     "diff",
     "end",
     "environment",
+    "memo_folder",
+    "memo_mark",
     "mentions",
     "numbered",
     "output_folder",
     "owner",
     "owner_folder",
     "pack",
+    "parse_memo_mark",
     "record",
     "run_folder",
     "segment",
@@ -139,6 +143,23 @@ def numbered(paths: Iterable[str]) -> list[tuple[int, str]]:
     """The segments in place (not set aside) among some objects, in order of their numbers."""
     found = ((segment_number(path), path) for path in paths)
     return sorted((number[0], path) for number, path in found if number is not None and not number[1])
+
+
+def memo_folder(code: str) -> str:
+    """The folder of the marks of all sweeps of one code."""
+    return f"memo/{code}"
+
+
+def memo_mark(code: str, created: str, run_id: str, sweep: str) -> str:
+    """The object that says that a sweep of this code began."""
+    time = re.sub(r"[^0-9T]", "", created.partition("+")[0])  # digits of one length, so that they sort
+    return f"memo/{code}/{time}~{run_id}~{sweep}"
+
+
+def parse_memo_mark(path: str) -> tuple[str, str, str] | None:
+    """When a sweep began, its run and its name, from the path of its mark; None: it is none."""
+    parts = path.rpartition("/")[2].split("~")
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(map(_NAME.fullmatch, parts[1:])) else None
 
 
 def code(digest: str) -> str:

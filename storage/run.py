@@ -163,7 +163,8 @@ class Run:
 
         Returns:
             Columns: run, sweep, trial, the group keys, config_…, metric_…, status, error, attempt, seed, started,
-            seconds, host, worker, code, data, key, model (a digest, see `load_model`), model_at (its place in a pack).
+            seconds, host, worker, code, data, key, model (a digest, see `load_model`), model_at (its place in a pack),
+            reused_from ("run/sweep/trial" of an earlier run whose result was taken over, or null).
 
         Raises:
             NotFoundError: the run has no such sweep, or several to choose from.

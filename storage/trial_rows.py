@@ -52,6 +52,7 @@ _TAIL = {
     "key": pa.string(),
     "model": pa.string(),
     "model_at": pa.string(),
+    "reused_from": pa.string(),
 }
 _MAX_NAMED = 5
 

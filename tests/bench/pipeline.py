@@ -123,7 +123,7 @@ def drive(groups: int, store: str) -> dict[str, Any]:
 
 def _span_s(target: Any, store: str, name: str) -> float:
     """Seconds from the first element's start to the last one's end."""
-    ended = umbel.run(target, store=str(Path(store)), name=name, progress="quiet")
+    ended = umbel.run(target, store=str(Path(store)), name=name, progress="quiet", fresh=True)
     starts, stops = [], []
     for node in ("load", "trial", "refit"):
         rows = ended.elements(node, ["started", "seconds"]).to_pylist()

@@ -94,7 +94,7 @@ def _sweep(fn: Callable[..., Any], trials: int, constants: dict[str, Any]) -> um
 def run(sweep: umbel.Sweep, store: str, name: str) -> float:
     """Run it without a display on the Ray that is up; returns the seconds of the call."""
     began = time.perf_counter()
-    umbel.run(sweep, store=store, name=name, progress="quiet")
+    umbel.run(sweep, store=store, name=name, progress="quiet", fresh=True)
     return time.perf_counter() - began
 
 
