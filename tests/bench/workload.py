@@ -91,10 +91,10 @@ def _sweep(fn: Callable[..., Any], trials: int, constants: dict[str, Any]) -> um
     )
 
 
-def run(sweep: umbel.Sweep, store: str, name: str) -> float:
+def run(sweep: umbel.Sweep, store: str, name: str, *, fresh: bool = True) -> float:
     """Run it without a display on the Ray that is up; returns the seconds of the call."""
     began = time.perf_counter()
-    umbel.run(sweep, store=store, name=name, progress="quiet", fresh=True)
+    umbel.run(sweep, store=store, name=name, progress="quiet", fresh=fresh)
     return time.perf_counter() - began
 
 
