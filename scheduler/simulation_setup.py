@@ -113,7 +113,7 @@ class Faults:
     poison: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
     #: Elements that take their whole machine with them, likewise.
     fatal: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
-    #: Elements that fail, and at how many of their attempts.
+    #: Elements that fail, and at how many of their attempts (one is enough where the driver evaluates them).
     failing: Mapping[NodeId, Mapping[int, int]] = field(default_factory=dict)
     #: Elements during which their worker answers no polls.
     silent: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
@@ -163,6 +163,8 @@ class Scenario:
     polling: Polling = field(default_factory=Polling)
     faults: Faults = field(default_factory=Faults)
     costs: Costs = field(default_factory=Costs)
+    #: Elements whose results an earlier run has, of nodes that ask for it; bounds count their work all the same.
+    known: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:

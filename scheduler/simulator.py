@@ -28,6 +28,8 @@ from umbel.scheduler.protocol import (
     Event,
     Grant,
     LossCause,
+    Recall,
+    Recalled,
     Reported,
     Retire,
     Revoke,
@@ -178,7 +180,12 @@ class Simulator:
                 taken_s = (stop - start) * self.scenario.costs.evaluate_s
                 self._free_at = max(self._clock.now, self._free_at) + taken_s
                 self._meters.driver_busy_s += taken_s
-                waiting.append(Evaluated(node, start, stop))
+                failing = self.scenario.faults.failing.get(node, {})
+                failed = tuple(sorted(element for element in failing if start <= element < stop))
+                waiting.append(Evaluated(node, start, stop, failed))
+            case Recall(node, start, stop):
+                known = sorted(element for element in self.scenario.known.get(node, ()) if start <= element < stop)
+                waiting.append(Recalled(node, start, stop, tuple((element, element + 1) for element in known)))
             case WantWorkers(shape, count):
                 self._members.want(shape, count)
             case StopWorker(name):

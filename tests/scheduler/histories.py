@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.scheduler.element_states import Watcher
 from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 from umbel.scheduler.protocol import (
@@ -27,6 +29,7 @@ from umbel.scheduler.protocol import (
     Lease,
     LoseElement,
     LossCause,
+    Recalled,
     Reported,
     Retire,
     WorkerId,
@@ -44,9 +47,13 @@ from umbel.scheduler.simulation_setup import (
     lognormal_seconds,
 )
 from umbel.scheduler.simulator import Simulator
+from umbel.scheduler.transitions import Transition
 
 #: The result of an element, as the plain model sees it.
 OK, FAILED, LOST, UPSTREAM, EVALUATED = "ok", "failed", "lost", "failed upstream", "evaluated"
+RECALLED = "recalled"
+#: Whoever needs an element goes on after these.
+WELL = {OK, EVALUATED, RECALLED}
 
 
 def random_graph(draw: random.Random) -> Graph:
@@ -79,6 +86,7 @@ def random_graph(draw: random.Random) -> Graph:
                 retry=retry,
                 priority=draw.choice([0, 0, 3]),
                 timeout_s=None if driver else timeout_s,
+                recalls=not driver and draw.random() < 0.2,
             )
         )
     return Graph(specs)
@@ -96,6 +104,10 @@ def scenario(seed: int) -> Scenario:
         seconds[spec.id] = np.minimum(drawn, 10.0)  # longer ones might never survive the machines' losses
         if draw.random() < 0.4:
             failing[spec.id] = {draw.randrange(spec.size): draw.randint(1, 3) for _ in range(draw.randint(1, 3))}
+    for spec in graph:
+        if spec.shape is None and spec.size and draw.random() < 0.3:
+            failing[spec.id] = {draw.randrange(spec.size): 1}
+    known = {spec.id: sorted(draw.sample(range(spec.size), draw.randint(0, spec.size))) for spec in run if spec.recalls}
     poison, silent = {}, {}
     if run and draw.random() < 0.25:
         spec = draw.choice(run)
@@ -141,6 +153,7 @@ def scenario(seed: int) -> Scenario:
             silent=silent,
         ),
         costs=Costs(worker_start_s=0.2),
+        known=known,
         seed=seed,
     )
 
@@ -177,6 +190,10 @@ class PlainModel:
     def observe(self, now: float, event: Event, commands: list[Command]) -> None:
         """Take note of an event and its commands."""
         self.follow(event)
+        if isinstance(event, Recalled):
+            for element in (e for start, stop in event.found for e in range(start, stop)):
+                self.check_inputs(event.node, element)
+                self.end(event.node, element, RECALLED)
         for command in commands:
             match command:
                 case Accept(node, ranges):
@@ -197,9 +214,9 @@ class PlainModel:
                 case Evaluate(node, start, stop):
                     for element in range(start, stop):
                         self.check_inputs(node, element)
-                        self.end(node, element, EVALUATED)
+                        self.end(node, element, self.evaluated(node, element))
                 case FailElements(node, start, stop, cause_node, cause_element):
-                    assert self.ended.get((cause_node, cause_element), FAILED) not in {OK, EVALUATED}
+                    assert self.ended.get((cause_node, cause_element), FAILED) not in WELL
                     for element in range(start, stop):
                         self.end(node, element, UPSTREAM)
                 case LoseElement(node, element, _, cause):
@@ -256,7 +273,11 @@ class PlainModel:
         """All that an element waits for has ended, and well where that is needed."""
         for parent, at, needed in self.parents(node, element):
             assert (parent, at) in self.ended, f"element {element} of node {node} begins before its inputs ended"
-            assert not needed or self.ended[parent, at] in {OK, EVALUATED}
+            assert not needed or self.ended[parent, at] in WELL
+
+    def evaluated(self, node: NodeId, element: int) -> str:
+        """What comes of an element when the driver evaluates it."""
+        return FAILED if element in self.scenario.faults.failing.get(node, {}) else EVALUATED
 
     def check_end(self) -> None:
         """Every element has ended as it had to."""
@@ -273,10 +294,12 @@ class PlainModel:
     def possible(self, spec: NodeSpec, element: int) -> set[str]:
         """How an element may end; one way only, where chance has no say in it."""
         parents = self.parents(spec.id, element)
-        if any(needed and self.ended[parent, at] not in {OK, EVALUATED} for parent, at, needed in parents):
+        if any(needed and self.ended[parent, at] not in WELL for parent, at, needed in parents):
             return {UPSTREAM}
         if spec.shape is None:
-            return {EVALUATED}
+            return {self.evaluated(spec.id, element)}
+        if element in self.scenario.known.get(spec.id, ()):
+            return {RECALLED}
         faults, retries = self.scenario.faults, spec.retry.retries
         if element in faults.poison.get(spec.id, ()):
             return {LOST} if spec.timeout_s is None else {LOST, FAILED}
@@ -292,8 +315,12 @@ class PlainModel:
         return {expected} | chance
 
 
-def check(seed: int) -> Simulation:
+def check(seed: int, seen: Counter[Transition] | None = None) -> Simulation:
     """Simulate the history of a seed and check every step of it.
+
+    Args:
+        seed: from it follows everything.
+        seen: counts the changes of state that elements went through.
 
     Raises:
         AssertionError: it goes wrong; says how to replay it.
@@ -305,10 +332,14 @@ def check(seed: int) -> Simulation:
         def observe(now: float, event: Event, commands: list[Command]) -> None:
             simulator.engine.check_invariants()
             model.observe(now, event, commands)
+            watcher.observe(event, commands)
 
         simulator = Simulator(world, observe)
+        watcher = Watcher(simulator.engine)
         outcome = simulator.run()
         model.check_end()
+        if seen is not None:
+            seen.update(watcher.seen)
     except Exception as error:
         raise AssertionError(
             f"the history of seed {seed} goes wrong; replay it with: python -m tests.scheduler.histories {seed}"

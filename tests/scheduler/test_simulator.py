@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from umbel.scheduler.simulation_setup import (
     one_sweep,
 )
 from umbel.scheduler.simulator import simulate
+from umbel.scheduler.transitions import TRANSITIONS, Transition
 
 TRIALS = NodeId(0)
 
@@ -62,6 +64,15 @@ def test_thousands_of_random_histories_end_as_they_must(part: int) -> None:
         again += outcome.run_again
     assert duplicated > 10  # the histories are worth something
     assert again > 100
+
+
+def test_everything_in_the_table_of_transitions_happens() -> None:
+    seen: Counter[Transition] = Counter()
+    for seed in range(2000):
+        histories.check(seed, seen)
+        if all(seen[transition] for transition in TRANSITIONS):
+            return
+    raise AssertionError(f"these never happen: {[t for t in TRANSITIONS if not seen[t]]}")
 
 
 def test_a_history_that_goes_wrong_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
