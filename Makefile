@@ -4,13 +4,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= umbel-store
 
-.PHONY: help demo test test-fast check format bench env clean
+.PHONY: help demo demo-s3 test test-fast check format bench env clean
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.demo   ## Run the main job on real data: 182 countries x 110 trials, then chart the result
 	$(BIN)/python examples/gdp.py --store $(STORE)
+
+demo-s3: $(VENV)/.dev   ## The same on object storage: starts a real S3 server for it (SeaweedFS), and ends it
+	$(BIN)/python -m tests.demo_s3
 
 test: $(VENV)/.dev    ## Run every test
 	$(BIN)/python -m pytest

@@ -10,19 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.seaweedfs import S3Server
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"<!-- tested: [^>]*-->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.ray
-def test_every_python_snippet_runs(tmp_path: Path) -> None:
+def test_every_python_snippet_runs(tmp_path: Path, s3_server: S3Server) -> None:
     assert len(SNIPPETS) == README.count("```python")
     outputs = []
+    server_environment = s3_server.environment
     for snippet in SNIPPETS:
         script = tmp_path / "snippet.py"
         script.write_text(snippet)
         environment = {key: value for key, value in os.environ.items() if key not in ("UMBEL_STORE", "RAY_ADDRESS")}
+        environment |= server_environment
         done = subprocess.run(
             [sys.executable, str(script)],
             cwd=tmp_path,
@@ -34,6 +38,8 @@ def test_every_python_snippet_runs(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
+    on_s3 = outputs.pop(1)
+    assert on_s3.split("squares ")[-1].strip() == "[1, 4, 9]"
     for country in ("Austria", "Brazil", "Chile", "Denmark"):
         assert all(country in output for output in outputs[:3])
     assert outputs[3].split() == ["done", "1000", "0"]
