@@ -237,6 +237,18 @@ def diff(
         typer.echo(found.text())
 
 
+@app.command("why-failed")
+def why_failed(name: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show what failed, by cause, and what the trials that failed have in common."""
+    from umbel.runtime.why_failed import why_failed as explain
+
+    found = explain(_open(store).run(name))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        typer.echo(found.text())
+
+
 @app.command("plan")
 def plan_run(
     target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],

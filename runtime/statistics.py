@@ -1,8 +1,8 @@
-"""Could this be chance? Exact tests on counts, in whole numbers, without any package."""
+"""Could this be chance? Exact tests on counts, without any package."""
 
 from __future__ import annotations
 
-from math import comb, log2
+from math import exp, lgamma, log2
 
 __all__ = ["fisher_exact", "information_gain", "sign_test"]
 
@@ -36,18 +36,24 @@ def fisher_exact(hits_inside: int, inside: int, hits: int, total: int) -> float:
         hits: hits in the population.
         total: size of the population.
 
-    >>> fisher_exact(3, 3, 3, 6)
+    >>> round(fisher_exact(3, 3, 3, 6), 12)
     0.05
     """
-    most = min(inside, hits)
-    term = comb(inside, hits_inside) * comb(total - inside, hits - hits_inside)
-    found = 0
-    for k in range(hits_inside, most + 1):
+    if hits_inside <= max(0, inside + hits - total):
+        return 1.0
+    term = exp(_log_comb(inside, hits_inside) + _log_comb(total - inside, hits - hits_inside) - _log_comb(total, hits))
+    found = 0.0
+    for k in range(hits_inside, min(inside, hits) + 1):
         found += term
-        # From comb(inside, k) * comb(total - inside, hits - k) to that of k + 1.
+        if term <= found * 1e-17 and k > hits_inside:
+            break  # they only get smaller from here
         rest = (k + 1) * (total - inside - hits + k + 1)
-        term = term * (inside - k) * (hits - k) // rest if rest else 0
-    return found / comb(total, hits)
+        term *= (inside - k) * (hits - k) / rest
+    return min(1.0, found)
+
+
+def _log_comb(n: int, k: int) -> float:
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def information_gain(hits_inside: int, inside: int, hits: int, total: int) -> float:

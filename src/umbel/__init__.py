@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from umbel.runtime.sql import read_sql
     from umbel.runtime.sweep import sweep
     from umbel.runtime.task import Task, task
+    from umbel.runtime.why_failed import why_failed
     from umbel.scheduler.errors import (
         CodeError,
         ElementFailedError,
@@ -59,6 +60,7 @@ _HOMES = {
     "umbel.runtime.sql": "read_sql",
     "umbel.runtime.sweep": "sweep",
     "umbel.runtime.task": "Task task",
+    "umbel.runtime.why_failed": "why_failed",
     "umbel.scheduler.errors": _ERRORS,
     "umbel.storage.run": "Run",
     "umbel.storage.store": "Store open_store",
@@ -87,6 +89,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "open_store",
     "Store",
     "diff",
+    "why_failed",
     # errors
     "UmbelError",
     "UsageError",
