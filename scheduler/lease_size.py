@@ -2,7 +2,7 @@
 
 Long enough that a lease's fixed cost vanishes, short enough for durability, fairness and an even finish. Three bounds:
 
-- by time: `TARGET_S` of work at the measured time an element;
+- by time: `TARGET_S` of work at the measured time an element, more where there are many workers;
 - by share: a fraction of what is left, over the workers ("guided self-scheduling", Polychronopoulos and Kuck 1987,
   IEEE Transactions on Computers C-36(12)), so that leases shrink as the range runs out;
 - by floor: never less than `FLOOR_S` of work, under which the round trip would cost more than an even finish gains.
@@ -18,6 +18,9 @@ __all__ = ["FLOOR_S", "TARGET_S", "LeaseSizer"]
 
 #: Seconds of work that a lease aims at.
 TARGET_S = 0.5
+#: … and at least this for each worker, since a lease is an answer, which takes the driver more than a millisecond:
+#: beyond some hundred workers that is what limits them (`docs/scale.md`).
+TARGET_PER_WORKER_S = 0.002
 #: Seconds of work under which a lease is not cut further.
 FLOOR_S = 0.01
 #: Share of the remaining work per worker that one lease may take is 1 / this.
@@ -63,5 +66,5 @@ class LeaseSizer:
         mean_s = max(mean_s, 1e-9)
         by_share = ceil(pending / (SHARE * max(workers, 1)))
         by_floor = int(FLOOR_S / mean_s)
-        by_time = int(TARGET_S / mean_s)
+        by_time = int(max(TARGET_S, TARGET_PER_WORKER_S * workers) / mean_s)
         return max(1, min(pending, by_time, max(by_share, by_floor)))
