@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umbel.runtime import cli_export
+from umbel.runtime.cli_options import (
+    JsonOption,
+    LimitOption,
+    RunArgument,
+    StoreOption,
+    SweepOption,
+    open_for_command,
+    print_json,
+)
+
 if TYPE_CHECKING:
     from umbel.storage.run import Run
-    from umbel.storage.store import Store
 
 __all__ = ["app", "main"]
 
@@ -21,16 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store", "-s", metavar="URL", help="Where runs live: a path or any fsspec URL.", envvar="UMBEL_STORE"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows to print; 0 prints all.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.")]
-SweepOption = Annotated[str | None, typer.Option("--sweep", help="Which sweep, if the run has several.")]
+app.add_typer(cli_export.app, name="export")
 
 
 @app.command()
@@ -67,7 +68,7 @@ def run(
         fresh=fresh,
     )
     if as_json:
-        _print_json(_facts(ended))
+        print_json(_facts(ended))
         return
     for sweep in ended.sweeps:
         _print_best(ended, sweep, limit=10)
@@ -80,10 +81,10 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False, limit: Lim
 
     from umbel.runtime.tables import print_rows
 
-    opened = _open(store)
+    opened = open_for_command(store)
     rows = [asdict(summary) for summary in opened.runs()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         for row in rows:
             row["created"] = row["created"][:19].replace("T", " ")
@@ -97,10 +98,10 @@ def show(name: RunArgument, store: StoreOption = None, as_json: JsonOption = Fal
     """Show what a run is and how far it has come."""
     from umbel.runtime.tables import print_rows
 
-    found = _open(store).run(name)
+    found = open_for_command(store).run(name)
     facts = _facts(found)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     record = found.record
     typer.echo(f"{found.name}: {facts['status']}, in {found.store_url}")
@@ -123,11 +124,11 @@ def best(
     limit: LimitOption = 20,
 ) -> None:
     """Show the best trial of each group."""
-    found = _open(store).run(name)
+    found = open_for_command(store).run(name)
     if as_json:
         from umbel.storage.columns import python_rows
 
-        _print_json(python_rows(found.best(sweep)))
+        print_json(python_rows(found.best(sweep)))
         return
     _print_best(found, sweep, limit=limit)
 
@@ -140,9 +141,9 @@ def failures(
     from umbel.runtime.tables import print_rows
     from umbel.storage.columns import python_rows
 
-    rows = python_rows(_open(store).run(name).failures())
+    rows = python_rows(open_for_command(store).run(name).failures())
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         for row in rows:
             row["error"] = (row["error"] or "").strip().rpartition("\n")[2]
@@ -154,7 +155,7 @@ def failures(
 @app.command()
 def cancel(name: RunArgument, store: StoreOption = None) -> None:
     """Ask the process that carries out a run, wherever it is, to stop in good order."""
-    _open(store).run(name).cancel()
+    open_for_command(store).run(name).cancel()
     typer.echo(f"asked: {name} will stop within ten seconds or so, and can be resumed")
 
 
@@ -167,9 +168,9 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a trial printed."""
-    text = _open(store).run(name).output(trial, node)
+    text = open_for_command(store).run(name).output(trial, node)
     if as_json:
-        _print_json({"run": name, "node": node, "trial": trial, "output": text})
+        print_json({"run": name, "node": node, "trial": trial, "output": text})
     else:
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -191,12 +192,12 @@ def lineage(
     """Show what a trial, model, value or a whole run was made from."""
     from pathlib import Path
 
-    found = _open(store).run(name).lineage(int(what) if what and what.isdecimal() else what, sweep)
+    found = open_for_command(store).run(name).lineage(int(what) if what and what.isdecimal() else what, sweep)
     if page is not None:
         Path(page).write_text(found.svg() if page.endswith(".svg") else found.html())
         typer.echo(f"wrote {page}")
     elif as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         typer.echo(found.text())
 
@@ -210,9 +211,9 @@ def downstream(
     """Show every run that was made from some data or code."""
     from dataclasses import asdict
 
-    found = _open(store).downstream(digest)
+    found = open_for_command(store).downstream(digest)
     if as_json:
-        _print_json([asdict(use) for use in found.uses])
+        print_json([asdict(use) for use in found.uses])
     else:
         typer.echo(found.text())
 
@@ -230,9 +231,9 @@ def diff(
     """Show what differs between two runs: code, data, space, arguments, environment, results."""
     from umbel.runtime.comparison import diff as compare
 
-    found = compare(_open(store).run(before), _open(other or store).run(after))
+    found = compare(open_for_command(store).run(before), open_for_command(other or store).run(after))
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         typer.echo(found.text())
 
@@ -242,9 +243,9 @@ def why_failed(name: RunArgument, store: StoreOption = None, as_json: JsonOption
     """Show what failed, by cause, and what the trials that failed have in common."""
     from umbel.runtime.why_failed import why_failed as explain
 
-    found = explain(_open(store).run(name))
+    found = explain(open_for_command(store).run(name))
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         typer.echo(found.text())
 
@@ -280,7 +281,7 @@ def plan_run(
         nodes=nodes,
         slots=slots,
         gpus=gpus,
-        run=None if earlier is None else _open(store).run(earlier),
+        run=None if earlier is None else open_for_command(store).run(earlier),
         seconds=parse_seconds(seconds or []),
         spread=spread,
         price_per_node_hour=price,
@@ -290,7 +291,7 @@ def plan_run(
     if chart is not None:
         save_chart(forecast, chart)
     if as_json:
-        _print_json(forecast.as_dict())
+        print_json(forecast.as_dict())
     else:
         print_forecast(forecast)
 
@@ -308,13 +309,6 @@ def main() -> None:
         typer.secho(f"{type(error).__name__}: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-
-
-def _open(store: str | None) -> Store:
-    from umbel.runtime.run import default_store
-    from umbel.storage.store import open_store
-
-    return open_store(store or default_store())
 
 
 def _facts(found: Run) -> dict[str, Any]:
@@ -369,9 +363,3 @@ def _print_best(found: Run, sweep: str | None, limit: int) -> None:
 def _config_text(row: dict[str, Any]) -> str:
     items = ((name.removeprefix("config_"), value) for name, value in row.items() if name.startswith("config_"))
     return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in items)
-
-
-def _print_json(value: object) -> None:
-    from umbel.runtime.tables import json_text
-
-    typer.echo(json_text(value))
