@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umbel.runtime import cli_export
+from umbel.runtime import cli_answers, cli_export
 from umbel.runtime.cli_options import (
     JsonOption,
     LimitOption,
@@ -175,79 +175,7 @@ def logs(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
-@app.command()
-def lineage(
-    name: RunArgument,
-    what: Annotated[
-        str | None,
-        typer.Argument(metavar="[X]", help="A trial's index, NODE, NODE:ELEMENT, or a digest; default: the whole run."),
-    ] = None,
-    sweep: SweepOption = None,
-    page: Annotated[
-        str | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture; .svg: the picture.")
-    ] = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a trial, model, value or a whole run was made from."""
-    from pathlib import Path
-
-    found = open_for_command(store).run(name).lineage(int(what) if what and what.isdecimal() else what, sweep)
-    if page is not None:
-        Path(page).write_text(found.svg() if page.endswith(".svg") else found.html())
-        typer.echo(f"wrote {page}")
-    elif as_json:
-        print_json(found.as_dict())
-    else:
-        typer.echo(found.text())
-
-
-@app.command()
-def downstream(
-    digest: Annotated[str, typer.Argument(help="Of data, code, a model, …: all of it, or its first 8 digits or more.")],
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show every run that was made from some data or code."""
-    from dataclasses import asdict
-
-    found = open_for_command(store).downstream(digest)
-    if as_json:
-        print_json([asdict(use) for use in found.uses])
-    else:
-        typer.echo(found.text())
-
-
-@app.command()
-def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="A run's name.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another's, which is compared to it.")],
-    store: StoreOption = None,
-    other: Annotated[
-        str | None, typer.Option("--other-store", metavar="URL", help="Where B lives, if elsewhere.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what differs between two runs: code, data, space, arguments, environment, results."""
-    from umbel.runtime.comparison import diff as compare
-
-    found = compare(open_for_command(store).run(before), open_for_command(other or store).run(after))
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        typer.echo(found.text())
-
-
-@app.command("why-failed")
-def why_failed(name: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show what failed, by cause, and what the trials that failed have in common."""
-    from umbel.runtime.why_failed import why_failed as explain
-
-    found = explain(open_for_command(store).run(name))
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        typer.echo(found.text())
+cli_answers.register(app)
 
 
 @app.command("plan")

@@ -30,7 +30,7 @@ from umbel.runtime.reach import Walk
 from umbel.runtime.source import sha256
 from umbel.scheduler.errors import CodeError
 
-__all__ = ["CodeFingerprint", "changed", "check_picklable", "fingerprint", "source_zip"]
+__all__ = ["CodeFingerprint", "archive_names", "changed", "check_picklable", "fingerprint", "source_zip"]
 
 #: Part of every digest: raise it when the same code must count as different after a change of this module.
 _FORMAT = "umbel code 1"
@@ -118,18 +118,9 @@ def source_zip(files: Iterable[Path], root: Path) -> bytes:
     Raises:
         CodeError: a file can't be read.
     """
-    root = root.absolute()
-    names: dict[str, Path] = {}
-    for file in sorted({file.absolute() for file in files}):
-        name = file.relative_to(root) if file.is_relative_to(root) else Path("outside", file.parent.name, file.name)
-        unique, copies = name, 1
-        while unique.as_posix() in names:
-            copies += 1
-            unique = name.with_name(f"{name.stem}-{copies}{name.suffix}")
-        names[unique.as_posix()] = file
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # stored: compressors differ in their bytes
-        for text, file in sorted(names.items()):
+        for text, file in sorted(archive_names(files, root).items()):
             info = zipfile.ZipInfo(text, date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, 0o644 << 16
             try:
@@ -142,3 +133,17 @@ def source_zip(files: Iterable[Path], root: Path) -> bytes:
                     hint="restore the file, then run again",
                 ) from error
     return buffer.getvalue()
+
+
+def archive_names(files: Iterable[Path], root: Path) -> dict[str, Path]:
+    """What source files are called in an archive of them: each name once, and its file."""
+    root = root.absolute()
+    names: dict[str, Path] = {}
+    for file in sorted({file.absolute() for file in files}):
+        name = file.relative_to(root) if file.is_relative_to(root) else Path("outside", file.parent.name, file.name)
+        unique, copies = name, 1
+        while unique.as_posix() in names:
+            copies += 1
+            unique = name.with_name(f"{name.stem}-{copies}{name.suffix}")
+        names[unique.as_posix()] = file
+    return names

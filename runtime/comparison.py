@@ -22,7 +22,7 @@ from umbel.storage.columns import int_values, python_rows
 from umbel.storage.run import Run
 from umbel.storage.trial_rows import metric_column
 
-__all__ = ["DataChange", "Difference", "GroupChange", "SweepChange", "diff"]
+__all__ = ["DataChange", "Difference", "GroupChange", "SweepChange", "diff", "environment_changes"]
 
 #: Elements of a node whose values are compared.
 VALUES_LIMIT = 3
@@ -275,6 +275,11 @@ def _environment(before: Run, after: Run) -> list[str]:
     if before.record.get("environment") == after.record.get("environment"):
         return []
     old, new = before.environment() or {}, after.environment() or {}
+    return environment_changes(old, new)
+
+
+def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two environments differ, as `umbel.runtime.provenance.environment` describes them."""
     if not old or not new:
         return ["not recorded in one of the runs"]
     found = [

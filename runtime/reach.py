@@ -37,7 +37,7 @@ from umbel.runtime.project import (
 )
 from umbel.runtime.source import CodeFacts, class_digest, describe, module_imports, sha256
 
-__all__ = ["Node", "Walk"]
+__all__ = ["Node", "Walk", "with_packages"]
 
 #: An object that is captured counts by content up to this size.
 _VALUE_LIMIT_BYTES = 16 * 2**20
@@ -141,7 +141,7 @@ class Walk:
         for attribute in chain[1:]:
             if not isinstance(value, ModuleType) or not in_project(value):
                 break
-            self._module_file(value)
+            self.module_file(value)
             owner, name = vars(value), attribute
             value = attribute_of(value, attribute)
         if value is not MISSING and not name.startswith("__"):  # __file__ and __name__ are places, not code
@@ -156,13 +156,13 @@ class Walk:
         home = self._project_module(module)
         if home is None:
             return
-        self._module_file(home)
+        self.module_file(home)
         targets: list[tuple[ModuleType, Iterable[str]]] = [(home, names)] if names else [(home, facts.attributes)]
         for name in names:
             inner = attribute_of(home, name)
             inner = self._project_module(f"{module}.{name}") if inner is MISSING else inner
             if isinstance(inner, ModuleType) and in_project(inner):
-                self._module_file(inner)
+                self.module_file(inner)
                 targets.append((inner, facts.attributes))
         for owner, wanted in targets:
             for name in wanted:
@@ -212,7 +212,7 @@ class Walk:
         node.own = sha256("module" if in_project(module) else f"module {module.__name__}")
         if not in_project(module):
             return
-        self._module_file(module)
+        self.module_file(module)
         for name, value in sorted(vars(module).items()):  # passed around as a value: anything in it may be used
             if not name.startswith("__"):
                 node.edges.append((name, self.value(value, f"{module_name(vars(module))}.{name}")))
@@ -257,7 +257,8 @@ class Walk:
 
     # ---- files ---------------------------------------------------------------------------------------------
 
-    def _module_file(self, module: ModuleType) -> None:
+    def module_file(self, module: ModuleType) -> None:
+        """Note a module's file as reached."""
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
             self._file(file, module.__package__)
@@ -279,9 +280,23 @@ class Walk:
                     found = sys.modules.get(name)
                     if found is not None and getattr(found, "__file__", None) not in self._files:
                         before = len(self._files)
-                        self._module_file(found)
+                        self.module_file(found)
                         todo.extend(list(self._files)[before:])
         return list(self._files)
+
+
+def with_packages(files: Iterable[str]) -> list[str]:
+    """Project files, with the ``__init__`` of the packages that they are in and what these import; sorted."""
+    wanted = set(files)
+    walk = Walk()
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) in wanted:
+            parts = name.split(".")
+            for length in range(1, len(parts)):
+                package = sys.modules.get(".".join(parts[:length]))
+                if package is not None and in_project(package):
+                    walk.module_file(package)
+    return sorted({*wanted, *walk.all_files()})
 
 
 class _TooLargeError(Exception):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.runtime import context
-from umbel.runtime.code import source_zip
+from umbel.runtime.code import archive_names, source_zip
 from umbel.runtime.inline import InlineExecutor
 from umbel.runtime.ledger import Ledger
 from umbel.runtime.limits import Limits
@@ -23,6 +23,7 @@ from umbel.runtime.plan import Plan, make_plan
 from umbel.runtime.progress import Progress, format_count, format_duration, make_progress
 from umbel.runtime.provenance import describe_process
 from umbel.runtime.ray_executor import RayExecutor
+from umbel.runtime.recording import modules_of, record_programs, source_files
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
 from umbel.scheduler.engine import Engine
@@ -127,13 +128,13 @@ def run(
     existing = opened.load_record(run_id)
     if existing is not None:
         check_same(run_id, existing, graph)
-    files = sorted({path for code in plan.code.values() for path in code.files})
+    files = source_files({path for code in plan.code.values() for path in code.files})
     about = functools.cache(functools.partial(describe_process, opened, files))
     ownership = Ownership.acquire(opened.objects, run_id)
     try:
         record = existing
         if record is None:
-            record = _record(run_id, graph, files, opened, about())
+            record = _record(run_id, graph, plan, files, opened, about())
             opened.create_run(record)
         how = _How(executor, address, workers, limits, fresh)
         reason = _carry_out(plan, literals, opened, record, ownership, shown, how, started, about)
@@ -255,9 +256,10 @@ def _close_quietly(writer: SegmentWriter) -> None:
 
 
 def _record(
-    run_id: str, graph: list[dict[str, object]], files: list[Path], store: Store, about: Mapping[str, Any]
+    run_id: str, graph: list[dict[str, object]], plan: Plan, files: list[Path], store: Store, about: Mapping[str, Any]
 ) -> dict[str, object]:
     """Who, when, what: the run's record."""
+    root = Path.cwd()
     return {
         "format": 1,
         "id": run_id,
@@ -265,7 +267,9 @@ def _record(
         "created": datetime.now(UTC).isoformat(),
         **about,
         "store": redact_url(store.url),
-        "source": store.put_code(source_zip(files, Path.cwd())) if files else None,
+        "source": store.put_code(source_zip(files, root)) if files else None,
+        "modules": modules_of(archive_names(files, root)),
+        "programs": record_programs(plan, store.objects),
         "graph": {"nodes": graph},
     }
 

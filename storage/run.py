@@ -7,9 +7,7 @@ its nodes. It reads what is durable, each time anew, so it also shows a run that
 from __future__ import annotations
 
 import html
-import io
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,11 +23,11 @@ from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
-from umbel.storage.lineage import Lineage, LineageReader
 from umbel.storage.objects import ObjectStore
 from umbel.storage.ownership import owner_status, request_cancel
 from umbel.storage.packs import MODEL, MODEL_AT, read_packed
 from umbel.storage.revealed import revealed
+from umbel.storage.run_origins import RunOrigins
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
@@ -43,7 +41,7 @@ __all__ = ["Run", "run_status"]
 _MAX_NAMED = 5
 
 
-class Run:
+class Run(RunOrigins):
     """One run, read-only. `umbel.run` returns one, and `Store.run` finds one.
 
     Args:
@@ -52,7 +50,8 @@ class Run:
     """
 
     def __init__(self, objects: ObjectStore, record: Mapping[str, Any]) -> None:
-        self._objects = objects
+        #: The store.
+        self.objects = objects
         self._known_graph = GraphRecord(record)
         #: Where packed models lie, by digest, as far as it is known.
         self._model_places: dict[str, str] = {}
@@ -62,11 +61,6 @@ class Run:
     # ---- what it is ----------------------------------------------------------------------------------------
 
     @property
-    def id(self) -> str:
-        """The run's folder in the store."""
-        return str(self.record["id"])
-
-    @property
     def name(self) -> str:
         """The name it was given."""
         return str(self.record.get("name", self.id))
@@ -74,7 +68,7 @@ class Run:
     @property
     def store_url(self) -> str:
         """Where it lives."""
-        return self._objects.url
+        return self.objects.url
 
     @property
     def sweeps(self) -> list[str]:
@@ -89,48 +83,14 @@ class Run:
         the same command again goes on. "stopped": a limit or a cancellation stopped it. "failed": it ended by an
         error. "died": its process vanished without a word.
         """
-        return run_status(self._objects, self.id)
-
-    def sittings(self) -> list[dict[str, Any]]:
-        """Who carried the run out, one record a sitting in order of time: the first, and each that resumed it.
-
-        Each says: began, user, host, pid, command, job, versions, platform, image, environment, git. Sittings that
-        found nothing left to do are not recorded. Cost: a listing, and a read each.
-        """
-        paths = self._objects.list(layout.sittings_folder(self.id))
-        found = [read_document(self._objects, path) for path in paths if path.endswith(".json")]
-        return [record for record in found if record is not None]
-
-    def environment(self) -> dict[str, Any] | None:
-        """What the process that made the run ran on: python, system, machine, image, packages with their versions.
-
-        None: the run was made before this was recorded.
-        """
-        digest = self.record.get("environment")
-        return None if digest is None else read_document(self._objects, layout.environment(str(digest)))
-
-    def code_diff(self) -> str | None:
-        """What the project's repository differed in from its last commit when the run was made; None: nothing.
-
-        The first MiB of it; credentials are left out.
-        """
-        digest = (self.record.get("git") or {}).get("diff")
-        return None if digest is None else self._objects.read(layout.diff(str(digest))).decode()
-
-    def source_files(self) -> dict[str, str]:
-        """The text of the project's source files that the run reached, by their paths; empty if none were kept."""
-        digest = self.record.get("source")
-        if digest is None:
-            return {}
-        with zipfile.ZipFile(io.BytesIO(self._objects.read(layout.code(str(digest))))) as archive:
-            return {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
+        return run_status(self.objects, self.id)
 
     def __repr__(self) -> str:
         try:
             status = self.status
         except UmbelError:
             status = "unreadable"
-        return f"<Run {self.name!r}: {status}, in {self._objects.url}>"
+        return f"<Run {self.name!r}: {status}, in {self.objects.url}>"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -148,7 +108,7 @@ class Run:
     @property
     def graph(self) -> GraphRecord:
         """Its nodes and sweeps, with the sizes and groups that the run has revealed so far."""
-        self._known_graph = revealed(self._known_graph, self._objects)
+        self._known_graph = revealed(self._known_graph, self.objects)
         return self._known_graph
 
     # ---- trials --------------------------------------------------------------------------------------------
@@ -170,7 +130,7 @@ class Run:
             NotFoundError: the run has no such sweep, or several to choose from.
             StoreError: the store can't be read.
         """
-        return read_trials(self._objects, self.id, self.graph.sweep(sweep))
+        return read_trials(self.objects, self.id, self.graph.sweep(sweep))
 
     def dataset(self, sweep: object = None) -> pyarrow.dataset.Dataset:
         """The segments of a sweep as a dataset, for queries that need not fit into memory.
@@ -184,17 +144,17 @@ class Run:
 
         found = self.graph.sweep(sweep)
         whole, corrupt, schemas = [], [], [empty_trials(found)]
-        for segment in scan_segments(self._objects, layout.trials_folder(self.id, found.name), ()):
+        for segment in scan_segments(self.objects, layout.trials_folder(self.id, found.name), ()):
             if segment.schema is None:
                 corrupt.append((segment.path, segment.reason or "damaged"))
             else:
-                whole.append(self._objects.full_path(segment.path))
+                whole.append(self.objects.full_path(segment.path))
                 schemas.append(empty_table(segment.schema))
-        warn_of_corrupt(corrupt, self._objects.url)
+        warn_of_corrupt(corrupt, self.objects.url)
         schema = ordered_columns(unify(schemas), found).schema
         if not whole:
             return ds.dataset(empty_table(schema))
-        return ds.dataset(whole, schema=schema, filesystem=self._objects.file_system, format="parquet")
+        return ds.dataset(whole, schema=schema, filesystem=self.objects.file_system, format="parquet")
 
     def best(self, sweep: object = None) -> pa.Table:
         """The best trial of each group, one row each, in order of the groups.
@@ -206,7 +166,7 @@ class Run:
             sweep: its name, or the sweep itself; None: the only one.
         """
         found = self.graph.sweep(sweep)
-        rows, missing = best_trials(self._objects, self.id, found)
+        rows, missing = best_trials(self.objects, self.id, found)
         if missing:
             groups = [dict(zip(found.group_names, found.groups[i], strict=True)) for i in missing[:_MAX_NAMED]]
             named = "; ".join(", ".join(f"{key}={value}" for key, value in group.items()) for group in groups)
@@ -230,9 +190,9 @@ class Run:
         parts = [no_failures()]
         for node in self.graph.nodes.values():
             if node.sweep is not None:
-                parts.append(failed_trials(self._objects, self.id, node.sweep))
+                parts.append(failed_trials(self.objects, self.id, node.sweep))
             else:
-                parts.append(failed_elements(self._objects, self.id, node, self.graph))
+                parts.append(failed_elements(self.objects, self.id, node, self.graph))
         return pa.concat_tables(parts).combine_chunks()
 
     # ---- values --------------------------------------------------------------------------------------------
@@ -251,7 +211,7 @@ class Run:
         found = self.graph.node(node)
         if found.sweep is not None:
             return self.trials(found.name)
-        return read_value(self._objects, self.id, found, element)
+        return read_value(self.objects, self.id, found, element)
 
     def elements(self, node: object, columns: Sequence[str] | None = None) -> pa.Table:
         """The finished elements of a node, one row each, in order, without their values; of a sweep its trials.
@@ -266,8 +226,8 @@ class Run:
         """
         found = self.graph.node(node)
         if found.sweep is not None:
-            return read_trials(self._objects, self.id, found.sweep, columns)
-        return read_elements(self._objects, self.id, found, columns)
+            return read_trials(self.objects, self.id, found.sweep, columns)
+        return read_elements(self.objects, self.id, found, columns)
 
     def output(self, element: int, node: object = None) -> str:
         """What a trial or an element printed, all attempts at it one after another; "" if nothing.
@@ -280,7 +240,7 @@ class Run:
             NotFoundError: there is no such node, or several sweeps to choose from.
         """
         name = self.graph.sweep(None).name if node is None else self.graph.node(node).name
-        return read_output(self._objects, self.id, name, element)
+        return read_output(self.objects, self.id, name, element)
 
     def checkpoint(self, trial: int, sweep: object = None) -> object:
         """The last checkpoint that a trial saved (`umbel.report`): the value, or the path of the unpacked files.
@@ -292,8 +252,8 @@ class Run:
         Returns:
             None: it saved none. Files are unpacked into a new temporary folder.
         """
-        known = list_checkpoints(self._objects, self.id, self.graph.sweep(sweep).name, trial)
-        return load_checkpoint(self._objects, known)
+        known = list_checkpoints(self.objects, self.id, self.graph.sweep(sweep).name, trial)
+        return load_checkpoint(self.objects, known)
 
     def cancel(self) -> None:
         """Ask the process that carries out this run, wherever it is, to stop in good order, within ten seconds or so.
@@ -301,26 +261,7 @@ class Run:
         Raises:
             NotFoundError: nobody is carrying it out.
         """
-        request_cancel(self._objects, self.id)
-
-    # ---- where it comes from -------------------------------------------------------------------------------
-
-    def lineage(self, x: object = None, node: object = None) -> Lineage:
-        """What something was made from: data and their versions, config, code, environment, back to the sources.
-
-        Args:
-            x: the index of a trial (of an element, with ``node``); a row of `trials`, `best`, `failures` or `models`
-                as a dict; a `umbel.Best`; a node or its name (``"load:3"`` for one element); the digest of a model
-                or value, or at least 8 digits of it. None: the whole run, or all of ``node``.
-            node: the sweep or node that an index belongs to; None: the only sweep.
-
-        Returns:
-            A tree, which prints as text and shows as a picture in notebooks; `Lineage.html` makes a page.
-
-        Raises:
-            NotFoundError: there is no such thing in this run.
-        """
-        return LineageReader(self._objects, self.record, self.graph).find(x, node)
+        request_cancel(self.objects, self.id)
 
     # ---- models --------------------------------------------------------------------------------------------
 
@@ -337,10 +278,10 @@ class Run:
         parts = []
         for found in nodes:
             if found.sweep is not None:
-                rows = read_trials(self._objects, self.id, found.sweep, ["trial", "model"])
+                rows = read_trials(self.objects, self.id, found.sweep, ["trial", "model"])
                 parts.append(models_of(found, rows, "trial", found.sweep))
             else:
-                rows = read_elements(self._objects, self.id, found, ["element", "model"])
+                rows = read_elements(self.objects, self.id, found, ["element", "model"])
                 parts.append(models_of(found, rows, "element", self.graph.groups_of(found.name)))
         parts = [part for part in parts if len(part)] or parts
         if not parts:
@@ -361,22 +302,22 @@ class Run:
         at = self._model_places.get(digest)
         if at is None:
             try:
-                return get_artifact(self._objects, digest)
+                return get_artifact(self.objects, digest)
             except NotFoundError:
                 self._model_places = self._find_models()
                 at = self._model_places.get(digest)
                 if at is None:
                     raise
-        return decode(read_packed(self._objects, at, digest))
+        return decode(read_packed(self.objects, at, digest))
 
     def _find_models(self) -> dict[str, str]:
         """Where the packed models lie, by digest."""
         places: dict[str, str] = {}
         for node in self.graph.nodes.values():
             if node.sweep is not None:
-                rows = read_trials(self._objects, self.id, node.sweep, ["trial", MODEL, MODEL_AT])
+                rows = read_trials(self.objects, self.id, node.sweep, ["trial", MODEL, MODEL_AT])
             else:
-                rows = read_elements(self._objects, self.id, node, ["element", MODEL, MODEL_AT])
+                rows = read_elements(self.objects, self.id, node, ["element", MODEL, MODEL_AT])
             if {MODEL, MODEL_AT} <= set(rows.column_names):
                 packed = rows.filter(rows[MODEL_AT].is_valid())
                 places.update(zip(packed[MODEL].to_pylist(), packed[MODEL_AT].to_pylist(), strict=True))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from umbel.runtime.data import read
     from umbel.runtime.nodes import Node, Sweep
     from umbel.runtime.product import product
+    from umbel.runtime.replay import replay
     from umbel.runtime.results import Best, Result
     from umbel.runtime.run import run
     from umbel.runtime.sql import read_sql
@@ -55,6 +56,7 @@ _HOMES = {
     "umbel.runtime.data": "read",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
+    "umbel.runtime.replay": "replay",
     "umbel.runtime.results": "Best Result",
     "umbel.runtime.run": "run",
     "umbel.runtime.sql": "read_sql",
@@ -89,6 +91,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "open_store",
     "Store",
     "diff",
+    "replay",
     "why_failed",
     # errors
     "UmbelError",
