@@ -10,11 +10,12 @@ import socket
 import threading
 from collections import deque
 
-from umbel.runtime.lease_runner import LeaseRunner, RunningLease
+from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.output import capture
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.rows import Place
+from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.session import Session
 from umbel.scheduler.graph import ShapeId
 from umbel.scheduler.protocol import Capacity, Lease, LeaseId, WorkerId, WorkerJoined

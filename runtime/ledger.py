@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from umbel.runtime.credentials import hidden_values
-from umbel.runtime.lease_runner import LeaseReport
+from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode

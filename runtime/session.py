@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
-from umbel.runtime.lease_runner import LeaseReport
+from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.ledger import Ledger
 from umbel.runtime.limits import Limits
 from umbel.runtime.nodes import Sweep

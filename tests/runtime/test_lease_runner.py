@@ -13,11 +13,13 @@ import pytest
 import umbel
 from tests.runtime.small_graphs import a_sweep
 from umbel.runtime.context import current
-from umbel.runtime.lease_runner import LeaseReport, LeaseRunner, RunningLease
+from umbel.runtime.lease_report import LeaseReport
+from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.nodes import Node
 from umbel.runtime.plan import make_plan
 from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.rows import Place
+from umbel.runtime.running_lease import RunningLease
 from umbel.scheduler.errors import StoreError, StoreFullError
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.protocol import Lease, LeaseId

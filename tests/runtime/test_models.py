@@ -10,7 +10,7 @@ import pytest
 
 import umbel
 from tests.bench.object_watch import watch_objects
-from umbel.runtime import lease_runner
+from umbel.runtime import running_lease, sweep_lease
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError
 from umbel.storage.run import Run
 
@@ -56,14 +56,14 @@ def test_only_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_many_bytes_are_packed_where_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_runner, "REPORT_MODELS_LIMIT", 1)
+    monkeypatch.setattr(running_lease, "REPORT_MODELS_LIMIT", 1)
     done = run(small, tmp_path, keep="all")
     assert all(np.asarray(done.load_model(row["model"]))[0] == row["config_x"] for row in done.trials().to_pylist())
 
 
 @pytest.mark.parametrize("waiting", [0, 2**26])
 def test_large_models_are_artifacts_of_their_own(waiting: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_runner, "WAITING_LIMIT_BYTES", waiting)
+    monkeypatch.setattr(sweep_lease, "WAITING_LIMIT_BYTES", waiting)
     length = 2**18 if waiting else 10
 
     def large(config: dict[str, Any]) -> umbel.Result:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import umbel
-from umbel.runtime.lease_runner import REPORT_OUTPUT_LIMIT, _bounded
+from umbel.runtime.lease_report import REPORT_OUTPUT_LIMIT, bounded
 from umbel.runtime.output import TAIL_BYTES, Tail, capture, kept
 
 
@@ -53,11 +53,11 @@ def test_only_threads_with_a_tail_are_heard(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_report_carries_a_bounded_amount() -> None:
     output = [(i, 1, "x" * 8000) for i in range(1000)]
-    bounded = _bounded(output)
-    assert sum(len(text) for _, _, text in bounded) <= REPORT_OUTPUT_LIMIT + 100
-    assert bounded[-1] == output[-1]
-    assert "printed too much" in bounded[0][2]
-    assert _bounded(output[:3]) == tuple(output[:3])
+    held = bounded(output)
+    assert sum(len(text) for _, _, text in held) <= REPORT_OUTPUT_LIMIT + 100
+    assert held[-1] == output[-1]
+    assert "printed too much" in held[0][2]
+    assert bounded(output[:3]) == tuple(output[:3])
 
 
 def chatty(config: dict[str, Any]) -> float:

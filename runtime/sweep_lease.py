@@ -1,0 +1,219 @@
+"""How are the trials of a lease run? In chunks of one group each, whose configs are made at once."""
+
+from __future__ import annotations
+
+import time
+from math import inf, isfinite
+
+from umbel.runtime import context as trial_context
+from umbel.runtime.calls import Call, describe_error, input_digests, store_failed
+from umbel.runtime.checkpoints import TrialCheckpoints
+from umbel.runtime.context import TrialContext
+from umbel.runtime.lease_report import Taken
+from umbel.runtime.metrics import DEFAULT, check_has, named_metrics
+from umbel.runtime.output import Tail, kept
+from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
+from umbel.runtime.results import Result
+from umbel.runtime.rows import Outcome, TrialChunk, TrialPart, TrialRows
+from umbel.runtime.running_lease import RunningLease
+from umbel.runtime.values import (
+    PACKED_LIMIT_BYTES,
+    StoredModel,
+    ValueHandle,
+    store_model,
+)
+from umbel.scheduler.protocol import Lease, Retry
+
+__all__ = ["SweepLease"]
+
+#: Trials whose configs are made at a time.
+CHUNK = 4096
+#: Bytes of small models that may wait for a report; beyond that each is stored at once, which takes its time.
+WAITING_LIMIT_BYTES = 64 * 2**20
+
+
+class SweepLease(RunningLease):
+    """Trials of a sweep, in chunks of one group each."""
+
+    def __init__(self, lease: Lease, inputs: LeaseInputs, call: Call, program: SweepProgram, rows: TrialRows) -> None:
+        super().__init__(lease, call)
+        self._inputs = inputs
+        self._program = program
+        self._rows = rows
+        self._chunks: list[tuple[TrialChunk, list[Outcome]]] = []
+        #: Outcomes in chunks that have been collected whole and dropped.
+        self._dropped = 0
+        self._best: dict[int, float] = {}
+        #: Bytes of small models that `run` has kept, and those that `collect` has handed over; one thread writes each.
+        self._kept_bytes = self._handed_over_bytes = 0
+
+    def run(self) -> None:
+        """Run the trials in order, until the lease's end, which may move nearer meanwhile."""
+        # What is there before belongs to a trial that has started a run of its own.
+        outer = trial_context.current.context, kept.tail
+        self._busy_until = time.perf_counter()  # waiting behind another lease is not work
+        try:
+            self._run_chunks()
+        finally:
+            trial_context.current.context, kept.tail = outer
+
+    def _run_chunks(self) -> None:
+        trials = self._program.source.trials
+        start = self.lease.start
+        first_group = start // trials
+        while start < self.stop:
+            group = start // trials
+            stop = min(self.stop, (group + 1) * trials, start + CHUNK)
+            handles = self._group_handles(group - first_group)
+            digests = input_digests(self._program.parameters, handles, group)
+            data = digests[0] if digests else None
+            keys = self._inputs.groups[group - first_group]
+            chunk = TrialChunk(self._program, keys, group, start - group * trials, stop - group * trials, data)
+            outcomes: list[Outcome] = []
+            self._chunks.append((chunk, outcomes))
+            try:
+                args, kwargs = self._call.fill(handles, group)
+            except Exception as error:
+                if store_failed(error):
+                    raise
+                text = f"the group's data can't be loaded: {describe_error(error)}"
+                retry = self._call.retries(error)
+                now = time.time()
+                outcomes.extend(Outcome(now, 0.0, None, "failed", text, retry=retry) for _ in chunk.configs)
+            else:
+                if not self._run_chunk(chunk, outcomes, args, kwargs):
+                    return
+            start = stop
+
+    def _group_handles(self, group_in_lease: int) -> list[tuple[ValueHandle, ...]]:
+        chosen: list[tuple[ValueHandle, ...]] = []
+        for parameter, handles in zip(self._program.parameters, self._inputs.handles, strict=True):
+            each = parameter.kind is InputKind.EACH
+            chosen.append((handles[group_in_lease],) if each else handles)
+        return chosen
+
+    def _run_chunk(
+        self, chunk: TrialChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
+    ) -> bool:
+        """Run a chunk's trials; False if the lease ended before its last."""
+        function, metric = self._call.function, self._program.metric
+        offset_s, clock = self._clock_offset, time.perf_counter
+        context = TrialContext(
+            self._program.name,
+            chunk.group_keys,
+            chunk.first,
+            0,
+            self._call.attempt,
+            metric,
+            open_state=self._open_state,
+        )
+        trial_context.current.context = context
+        kept.tail = tail = Tail()
+        add = outcomes.append
+        index = chunk.first
+        for config, seed in zip(chunk.configs, chunk.seeds, strict=True):
+            self._current_since = started = clock()
+            self._current = index
+            if index >= self.stop:
+                break
+            context.index, context.seed = index, seed
+            try:
+                result = function(config, *args, **kwargs)
+            except BaseException as error:
+                seconds = clock() - started
+                if context.state is not None and context.state.error is not None:
+                    raise context.state.error from error  # the store could not do its part
+                metrics = context.reported or None
+                retry = self._call.retries(error)
+                text = describe_error(error)
+                outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
+            else:
+                seconds = clock() - started
+                if type(result) is float and not context.reported:
+                    outcome = Outcome(started + offset_s, seconds, {DEFAULT: result})
+                else:
+                    outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
+            if context.reported or context.step is not None:
+                context.reported, context.step = {}, None
+            if context.state is not None:
+                context.state = None
+            if tail:
+                outcome.output = tail.take()
+            add(outcome)  # whole: another thread may make a row of it at once
+            index += 1
+        return index == chunk.stop
+
+    def _open_state(self, trial: int) -> TrialCheckpoints:
+        place = self._rows.place
+        return TrialCheckpoints(self._call.objects, place.run, self._program.name, trial, self._call.attempt)
+
+    def _judge(
+        self, result: object, context: TrialContext, metric: str, started: float, seconds: float, group: int
+    ) -> Outcome:
+        """The outcome of a trial that returned."""
+        model: object = None
+        try:
+            returned = result
+            if isinstance(result, Result):
+                returned, model = result.metrics, result.model
+            metrics = dict(context.reported)
+            if returned is not None or not metrics:
+                metrics.update(named_metrics(returned, metric))
+            check_has(metrics, metric)
+            stored = None if model is None else self._keep(model, metrics[metric], group)
+        except Exception as error:
+            if store_failed(error):
+                raise
+            return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
+        return Outcome(started, seconds, metrics, model=stored)
+
+    def _keep(self, model: object, value: float, group: int) -> StoredModel | None:
+        """Store the model if it is to be kept, or have it stored with its row."""
+        keep = self._program.keep
+        if keep == "none":
+            return None
+        if keep == "best":
+            score = value if self._program.mode == "min" else -value
+            if not isfinite(score) or score >= self._best.get(group, inf):
+                return None
+            self._best[group] = score
+        waiting_bytes = self._kept_bytes - self._handed_over_bytes
+        limit_bytes = PACKED_LIMIT_BYTES if waiting_bytes < WAITING_LIMIT_BYTES else 0
+        stored = store_model(model, self._call.objects, limit_bytes)
+        self._kept_bytes += len(stored.payload or b"")
+        return stored
+
+    def _finished(self) -> int:
+        return self._dropped + sum(len(outcomes) for _, outcomes in list(self._chunks))
+
+    def _take(self, start: int, stop: int, overrun: Outcome | None) -> Taken:
+        parts: list[TrialPart] = []
+        for chunk, outcomes in list(self._chunks):
+            low, high = max(start, chunk.first), min(stop, chunk.stop)
+            if low >= high:
+                continue
+            held = outcomes[low - chunk.first : high - chunk.first]
+            if overrun is not None and high == stop:
+                held = [*held[: high - low - 1], overrun]
+            parts.append(TrialPart(chunk, low - chunk.first, held, self._call.attempt))
+        failed: list[int] = []
+        retries: list[Retry] = []
+        output: list[tuple[int, int, str]] = []
+        for part in parts:
+            for index, outcome in enumerate(part.outcomes, part.chunk.first + part.offset):
+                if outcome.retry:
+                    retries.append(Retry(index, self._call.attempt))
+                elif outcome.status != "ok":
+                    failed.append(index)
+                if outcome.output is not None:
+                    output.append((index, self._call.attempt, outcome.output))
+        while self._chunks and self._chunks[0][0].stop <= stop:  # made into rows: no longer needed
+            _, outcomes = self._chunks.pop(0)
+            self._dropped += len(outcomes)
+        rows = self._rows.build(parts)
+        for part in parts:
+            for outcome in part.outcomes:
+                if outcome.model is not None:
+                    self._handed_over_bytes += len(outcome.model.payload or b"")
+                    outcome.model = None  # its chunk may live on for thousands of trials
+        return Taken(rows, tuple(failed), tuple(retries), output)
