@@ -33,7 +33,7 @@ def packs_of(tmp_path: Path) -> list[Path]:
 def test_small_models_take_few_objects(tmp_path: Path) -> None:
     with watch_objects() as watch:
         done = run(small, tmp_path, keep="all")
-    written = [path for path in watch.durable_at if path.startswith("artifacts")]
+    written = [path for path in watch.durable_at if path.startswith("artifacts/packs")]
     assert len(written) <= 2
     assert written == [path.relative_to(tmp_path).as_posix() for path in packs_of(tmp_path)]
     rows = done.trials().to_pylist()
