@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from umbel.runtime.code_changes import CodeChange, code_changes
+from umbel.runtime.recorded_modules import recorded_modules
 from umbel.runtime.resume import graph_differences
 from umbel.runtime.statistics import sign_test
 from umbel.runtime.value_changes import describe_change
@@ -87,9 +88,11 @@ class Difference:
     data: tuple[DataChange, ...]
     #: Nodes whose values differ because of what stands above.
     follows: tuple[str, ...]
-    #: Space, groups, search, seed, and the shape of the graph; then arguments and command line.
+    #: Space, groups, search, seed, and the shape of the graph; then the plain values among its arguments.
     space: tuple[str, ...]
     arguments: tuple[str, ...]
+    #: The command lines, if they differ.
+    command: tuple[str, ...]
     #: Python, system, image, and packages, as "name 1.0 → 1.1".
     environment: tuple[str, ...]
     results: tuple[SweepChange, ...]
@@ -129,7 +132,8 @@ class Difference:
             lines += ["", f"data: {data.node}, {which}{groups}", *(f"  {line}" for line in data.details)]
         if self.follows:
             lines += ["", "values that follow from that:", *(f"  {text}" for text in self.follows)]
-        for title, found in (("space", self.space), ("arguments", self.arguments), ("environment", self.environment)):
+        for title in ("space", "arguments", "command", "environment"):
+            found = getattr(self, title)
             lines += ["", f"{title}:", *(f"  {line}" for line in found)] if found else []
         for sweep in self.results:
             lines += ["", *_sweep_lines(sweep)]
@@ -159,13 +163,13 @@ def diff(before: Run, after: Run) -> Difference:
         for change in code_changes(_parts(old), _parts(new), old_files, new_files)
         if change.how == "changed" or change.diff
     ]
-    data, follows = _data_changes(before, after, old, new)
+    # Values may be of the project's own classes, which need not be importable here, and must be the same for both.
+    with recorded_modules(new_files, after.record.get("modules") or {}):
+        data, follows = _data_changes(before, after, old, new)
     differences = graph_differences(list(old.values()), list(new.values()))
     arguments = [text for text in differences if "argument" in text]
     space = [text for text in differences if "argument" not in text]
-    if before.record.get("command") != after.record.get("command"):
-        commands = (" ".join(run.record.get("command") or ()) for run in (before, after))
-        arguments.append("command: " + " → ".join(commands))
+    commands = [" ".join(run.record.get("command") or ()) for run in (before, after)]
     return Difference(
         before.name,
         after.name,
@@ -174,6 +178,7 @@ def diff(before: Run, after: Run) -> Difference:
         tuple(follows),
         tuple(space),
         tuple(arguments),
+        tuple(commands) if commands[0] != commands[1] else (),
         tuple(_environment(before, after)),
         tuple(_results(before, after)),
     )

@@ -127,6 +127,8 @@ def packages(path: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for folder in path:
+        if {parent.name for parent in Path(folder).parents} & {"site-packages", "dist-packages"}:
+            continue  # what a package brings along for itself, and puts on the path when it is imported
         try:
             names = sorted(os.listdir(folder or "."))  # noqa: PTH208 - names are all that is needed
         except OSError:

@@ -47,8 +47,11 @@ _FORMAT = 1
 # ---- writing ---------------------------------------------------------------------------------------------------
 
 
-def record_programs(plan: Plan, objects: ObjectStore) -> dict[str, str]:
-    """Store what running the trials of each sweep again takes; returns by sweep the digest that `load_program` takes.
+def record_programs(plan: Plan, objects: ObjectStore) -> tuple[dict[str, str], list[str]]:
+    """Store what running the trials of each sweep again takes.
+
+    Returns:
+        By sweep the digest that `load_program` takes; and the digests of the other artifacts that these need.
 
     Raises:
         StoreError: the store can't be written.
@@ -56,10 +59,11 @@ def record_programs(plan: Plan, objects: ObjectStore) -> dict[str, str]:
     Cost: one pickling of each function, and one encoding of each sweep's plain data.
     """
     found: dict[str, str] = {}
+    needed: list[str] = []
     for planned in plan.nodes:
         node, program = planned.node, plan.programs.get(planned.id)
         if isinstance(node, Sweep) and isinstance(program, SweepProgram):
-            content = {
+            content: dict[str, Any] = {
                 "format": _FORMAT,
                 "function": _pickled(pickle.loads(program.function)[0]),
                 "source": _without_credentials(program),
@@ -67,8 +71,10 @@ def record_programs(plan: Plan, objects: ObjectStore) -> dict[str, str]:
                 "metric": program.metric,
                 "data": _data(planned, objects) if node.has_data else None,
             }
+            data = content["data"] or {}
+            needed += [digest for digest in data.get("digests", ()) if digest not in data["small"]]
             found[planned.name] = put_artifact(objects, encode(content))
-    return found
+    return found, sorted(set(needed))
 
 
 def _without_credentials(program: SweepProgram) -> Any:

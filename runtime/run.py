@@ -260,6 +260,7 @@ def _record(
 ) -> dict[str, object]:
     """Who, when, what: the run's record."""
     root = Path.cwd()
+    programs, artifacts = record_programs(plan, store.objects)
     return {
         "format": 1,
         "id": run_id,
@@ -269,7 +270,8 @@ def _record(
         "store": redact_url(store.url),
         "source": store.put_code(source_zip(files, root)) if files else None,
         "modules": modules_of(archive_names(files, root)),
-        "programs": record_programs(plan, store.objects),
+        "programs": programs,
+        "artifacts": artifacts,
         "graph": {"nodes": graph},
     }
 

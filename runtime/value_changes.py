@@ -6,6 +6,7 @@ where the values come from.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,15 +35,31 @@ def _describe(before: Any, after: Any) -> list[str]:
     left, right = _table(before), _table(after)
     if left is not None and right is not None:
         return _tables(left, right)
-    if type(before) is not type(after) and not (_is_number(before) and _is_number(after)):
+    if _type_name(before) != _type_name(after) and not (_is_number(before) and _is_number(after)):
         return [f"a {type(before).__name__} became a {type(after).__name__}"]
     if isinstance(before, np.ndarray):
         return _arrays(before, after, "values")
     if isinstance(before, Mapping):
         return _mappings(before, after)
+    left_parts, right_parts = _attributes(before), _attributes(after)
+    if left_parts and right_parts:
+        return _mappings(left_parts, right_parts)
     if isinstance(before, (list, tuple)):
         return _sequences(before, after)
     return [] if _equal(before, after) else [f"{_short(before)} → {_short(after)}"]
+
+
+def _type_name(value: object) -> tuple[str, str]:
+    """A type by its name: classes that travelled by value are made anew each time."""
+    return type(value).__module__, type(value).__qualname__
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object of a class of the user's; empty for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    state = getattr(value, "__dict__", None)
+    return dict(state) if isinstance(state, dict) else {}
 
 
 def _table(value: Any) -> pa.Table | None:
@@ -148,8 +165,11 @@ def _is_number(value: object) -> bool:
 
 
 def _equal(before: Any, after: Any) -> bool:
-    if type(before) is not type(after):
+    if _type_name(before) != _type_name(after):
         return False
+    own = isinstance(before, (Mapping, list, tuple)) or dataclasses.is_dataclass(before)
+    if own or type(before) is not type(after):
+        return not _describe(before, after)  # comparing them by == would compare the arrays that they may hold
     same = before == after
     if isinstance(same, np.ndarray):
         return before.shape == after.shape and bool(same.all())

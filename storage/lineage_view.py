@@ -36,7 +36,7 @@ _COLOURS = {
     "more": "#ffffff",
 }
 _BOX_WIDTH, _BOX_HEIGHT, _GAP_X, _GAP_Y = 240, 50, 56, 12
-_LINE = 34
+_LINE = 31
 
 
 def as_text(root: Lineage) -> str:

@@ -89,9 +89,11 @@ def test_a_git_that_does_not_answer_is_not_waited_for(
 
 
 def test_packages_are_read_from_their_folders(tmp_path: Path) -> None:
+    inside = tmp_path / "site-packages" / "package" / "vendored"
+    (inside / "vendored-1.0.dist-info").mkdir(parents=True)
     for name in ("Some_Package-1.2.dist-info", "other.thing-2.0.post1.dist-info", "old-0.1-py3.11.egg-info", "x.py"):
         (tmp_path / name).mkdir()
-    found = provenance.packages([str(tmp_path), str(tmp_path / "missing")])
+    found = provenance.packages([str(tmp_path), str(inside), str(tmp_path / "missing")])
     assert found == {"old": "0.1", "other-thing": "2.0.post1", "some-package": "1.2"}
 
 

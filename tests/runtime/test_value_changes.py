@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -40,6 +42,25 @@ def test_what_differs(before: Any, after: Any, wanted: list[str]) -> None:
     assert len(found) == len(wanted)
     for line, start in zip(found, wanted, strict=True):
         assert line.startswith(start)
+
+
+@dataclass
+class Series:
+    values: np.ndarray
+    name: str = "a"
+
+
+def test_objects_by_their_attributes() -> None:
+    before, after = Series(np.zeros(3)), Series(np.array([0.0, 2.0, 0.0]), "b")
+    assert describe_change(before, after) == [
+        "'values': 1 of 3 values differ, largest difference 2 (at 1: 0 → 2)",
+        "'name': 'a' → 'b'",
+    ]
+    assert describe_change([before, before], [before, after])[0].startswith("1 of 2 items differ")
+    nested = {"a": {"x": np.zeros(2)}}
+    assert describe_change(nested, {"a": {"x": np.ones(2)}})[0].startswith("'a': 'x': 2 of 2 values differ")
+    copied = cloudpickle.loads(cloudpickle.dumps(Series))
+    assert describe_change(before, copied(np.zeros(3))) == ["the values look the same, but their content differs"]
 
 
 def test_objects_that_can_not_be_compared() -> None:
