@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umbel.runtime import cli_answers, cli_export
+from umbel.runtime import cli_answers, cli_export, cli_upkeep
 from umbel.runtime.cli_options import (
     JsonOption,
     LimitOption,
@@ -222,6 +222,10 @@ def plan_run(
         print_json(forecast.as_dict())
     else:
         print_forecast(forecast)
+
+
+app.command("gc")(cli_upkeep.gc)
+app.command("compact")(cli_upkeep.compact)
 
 
 def main() -> None:

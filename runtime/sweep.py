@@ -27,7 +27,7 @@ KEEPS = ("best", "all", "none")
 RESERVED = frozenset(
     {
         *("run", "sweep", "trial", "status", "error", "attempt", "seed", "started", "seconds", "host", "worker"),
-        *("code", "data", "key", "model"),
+        *("code", "data", "key", "model", "model_at", "model_payload", "reused_from"),
     }
 )
 #: How the names of its columns of configs and metrics begin.

@@ -7,16 +7,19 @@ It must not know which run an artifact belongs to.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
 from umbel.storage.codecs import Encoded, decode, digest_of
 from umbel.storage.layout import artifact
 from umbel.storage.objects import ObjectStore
 
-__all__ = ["get_artifact", "put_artifact", "put_content", "read_artifact"]
+__all__ = ["REFRESH_AFTER", "get_artifact", "put_artifact", "put_content", "read_artifact"]
 
 #: In object storage, smaller content is sent without looking whether it is there: that would cost a request as well.
 _LOOK_FIRST_BYTES = 2**20
+#: Content that is older is made young when it is stored again; `umbel.storage.garbage` relies on it.
+REFRESH_AFTER = timedelta(hours=12)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,26 +39,34 @@ def put_content(objects: ObjectStore, path: str, data: bytes) -> None:
     Raises:
         StoreError: the store can't be written.
     """
-    if (objects.is_local_path or len(data) > _LOOK_FIRST_BYTES) and _is_whole(objects, path, len(data)):
+    if (objects.is_local_path or len(data) > _LOOK_FIRST_BYTES) and _is_whole(objects, path, data):
         return
     try:
         objects.create(path, data)
     except StoreConflictError:
         # It is there, or another process has just stored the same bytes; unless it was cut short.
-        if not _is_whole(objects, path, len(data)):
+        if not _is_whole(objects, path, data):
             objects.create(path, data)
 
 
-def _is_whole(objects: ObjectStore, path: str, size_bytes: int) -> bool:
-    """Whether there is an object of this size; one of another size is set aside."""
+def _is_whole(objects: ObjectStore, path: str, data: bytes) -> bool:
+    """Whether there is an object of this size; one of another size is set aside.
+
+    An old one is made young: nothing may refer to it yet, and then it would be taken for garbage by its age.
+    """
+    info = objects.info(path)
+    if info is None:
+        return False
     try:
-        if objects.size(path) == size_bytes:
-            return True
-        # Cut short by a file system that is not atomic: what it should be is in our hands.
-        objects.set_aside(path)
+        if info.size_bytes != len(data):
+            # Cut short by a file system that is not atomic: what it should be is in our hands.
+            objects.set_aside(path)
+            return False
+        if info.modified is None or datetime.now(UTC) - info.modified > REFRESH_AFTER:
+            objects.refresh(path, data)
     except NotFoundError:
-        pass
-    return False
+        return False
+    return True
 
 
 def read_artifact(objects: ObjectStore, digest: str) -> bytes:

@@ -111,6 +111,12 @@ class ObjectStore(ABC):
     def _list_details(self, folder: str) -> InfoList: ...
 
     @abstractmethod
+    def _info(self, path: str) -> ObjectInfo | None: ...
+
+    @abstractmethod
+    def _refresh(self, path: str, data: bytes | memoryview) -> None: ...
+
+    @abstractmethod
     def _list_folders(self, folder: str) -> Paths: ...
 
     @abstractmethod
@@ -195,6 +201,29 @@ class ObjectStore(ABC):
         if size is None:
             raise NotFoundError(f"the store {self.url} has no object {path}")
         return size
+
+    def info(self, path: str) -> ObjectInfo | None:
+        """Size and time of an object; None: there is none."""
+        check_path(path)
+        return self._info(path)
+
+    def refresh(self, path: str, data: bytes | memoryview) -> None:
+        """Make an object's time now, for those who judge it by its age.
+
+        Args:
+            path: the object.
+            data: its content, which does not change: object storage knows no other way than to write it again.
+        """
+        check_path(path)
+        self._refresh(path, data)
+
+    def leftovers(self) -> InfoList:
+        """What writers that were killed have left and no listing shows; `delete_leftover` deletes it."""
+        return []
+
+    def delete_leftover(self, path: str) -> None:
+        """Delete something that `leftovers` gave."""
+        raise UsageError("this is no leftover of a writer", got=path, expected="one of leftovers()")
 
     def exists(self, path: str) -> bool:
         """Whether there is an object (a folder is none)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from uuid import uuid4
 
 from umbel.scheduler.errors import StoreError
 from umbel.storage.client_errors import raise_store_error
-from umbel.storage.objects import ObjectInfo, ObjectStore
+from umbel.storage.objects import ObjectInfo, ObjectStore, check_path
 
 __all__ = ["LocalObjectStore"]
 
 _T = TypeVar("_T")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 #: What file systems without hard links answer.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 #: What file systems answer whose folders can't or need not be flushed.
@@ -132,6 +134,38 @@ class LocalObjectStore(ObjectStore):
                 raise_store_error(error, f"look at {path}", self.url)
             found.append(ObjectInfo(path, file.st_size, datetime.fromtimestamp(file.st_mtime, UTC)))
         return found
+
+    def _info(self, path: str) -> ObjectInfo | None:
+        def info() -> ObjectInfo | None:
+            try:
+                file = (self._root / path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return ObjectInfo(path, file.st_size, datetime.fromtimestamp(file.st_mtime, UTC))
+
+        return self._try(info, f"look at {path}")
+
+    def _refresh(self, path: str, data: bytes | memoryview) -> None:
+        self._try(lambda: os.utime(self._root / path), f"refresh {path}")
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """The temporary files of writers, those at work included: judge them by their age."""
+        found = []
+        for folder, _, names in os.walk(self._root):
+            inner = Path(folder).relative_to(self._root).as_posix()
+            for name in names:
+                info = self._info(f"{inner}/{name}" if inner != "." else name) if _TEMPORARY.fullmatch(name) else None
+                if info is not None:
+                    found.append(info)
+        return found
+
+    def delete_leftover(self, path: str) -> None:
+        """Delete a temporary file that `leftovers` gave."""
+        name = path.rpartition("/")[2]
+        if not _TEMPORARY.fullmatch(name):
+            super().delete_leftover(path)
+        check_path(path.removesuffix(name) + "x")
+        self._delete(path)
 
     def _list_folders(self, folder: str) -> list[str]:
         return [entry.name for entry in self._scan(folder) if entry.is_dir()]

@@ -118,6 +118,20 @@ class RetryingObjectStore(ObjectStore):
     def _list_details(self, folder: str) -> list[ObjectInfo]:
         return self._repeat(lambda: self._inner._list_details(folder))
 
+    def _info(self, path: str) -> ObjectInfo | None:
+        return self._repeat(lambda: self._inner._info(path))
+
+    def _refresh(self, path: str, data: bytes | memoryview) -> None:
+        self._repeat(lambda: self._inner._refresh(path, data))
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """What writers that were killed have left."""
+        return self._repeat(self._inner.leftovers)
+
+    def delete_leftover(self, path: str) -> None:
+        """Delete something that `leftovers` gave."""
+        self._repeat(lambda: self._inner.delete_leftover(path))
+
     def _list_folders(self, folder: str) -> list[str]:
         return self._repeat(lambda: self._inner._list_folders(folder))
 

@@ -23,9 +23,10 @@ from umbel.storage.columns import empty_table
 from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
+from umbel.storage.model_places import find_packed_models
 from umbel.storage.objects import ObjectStore
 from umbel.storage.ownership import owner_status, request_cancel
-from umbel.storage.packs import MODEL, MODEL_AT, read_packed
+from umbel.storage.packs import read_packed
 from umbel.storage.revealed import revealed
 from umbel.storage.run_origins import RunOrigins
 from umbel.storage.segment_format import unify
@@ -144,7 +145,12 @@ class Run(RunOrigins):
 
         found = self.graph.sweep(sweep)
         whole, corrupt, schemas = [], [], [empty_trials(found)]
-        for segment in scan_segments(self.objects, layout.trials_folder(self.id, found.name), ()):
+        folder = layout.trials_folder(self.id, found.name)
+        segments = list(scan_segments(self.objects, folder, ()))
+        listed = set(self.objects.list(folder))
+        for segment in segments:
+            if segment.path not in listed:
+                continue  # merged into another since
             if segment.schema is None:
                 corrupt.append((segment.path, segment.reason or "damaged"))
             else:
@@ -304,24 +310,11 @@ class Run(RunOrigins):
             try:
                 return get_artifact(self.objects, digest)
             except NotFoundError:
-                self._model_places = self._find_models()
+                self._model_places = find_packed_models(self.objects, self.id, self.graph)
                 at = self._model_places.get(digest)
                 if at is None:
                     raise
         return decode(read_packed(self.objects, at, digest))
-
-    def _find_models(self) -> dict[str, str]:
-        """Where the packed models lie, by digest."""
-        places: dict[str, str] = {}
-        for node in self.graph.nodes.values():
-            if node.sweep is not None:
-                rows = read_trials(self.objects, self.id, node.sweep, ["trial", MODEL, MODEL_AT])
-            else:
-                rows = read_elements(self.objects, self.id, node, ["element", MODEL, MODEL_AT])
-            if {MODEL, MODEL_AT} <= set(rows.column_names):
-                packed = rows.filter(rows[MODEL_AT].is_valid())
-                places.update(zip(packed[MODEL].to_pylist(), packed[MODEL_AT].to_pylist(), strict=True))
-        return places
 
 
 def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -> str:
@@ -334,5 +327,5 @@ def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -
         return "running"
     if owner.state == "released":
         reason = None if owner.record is None else owner.record.reason
-        return reason if reason in ("failed", "stopped") else "interrupted"
+        return reason if reason in ("failed", "stopped", "died") else "interrupted"
     return "died"

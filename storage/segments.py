@@ -339,12 +339,31 @@ def read_segments(
 def scan_segments(
     objects: ObjectStore, folder: str, columns: ColumnChoice = None, *, verify: bool = False
 ) -> Iterator[Segment]:
-    """Like `read_segments`, one segment at a time: memory holds a few, however many there are."""
+    """Like `read_segments`, one segment at a time: memory holds a few, however many there are.
+
+    Segments that vanish meanwhile have been merged into others (`umbel.storage.compaction`) or set aside: then it lists
+    again, and a row may come twice, the one that counts last.
+    """
+    seen: set[str] = set()
+    vanished = True
+    while vanished:
+        vanished = False
+        paths = [path for _, path in layout.numbered(objects.list(folder)) if path not in seen]
+        seen.update(paths)
+        for segment in _scan(objects, paths, columns, verify):
+            if segment is None:
+                vanished = True
+            else:
+                yield segment
+
+
+def _scan(objects: ObjectStore, paths: Sequence[str], columns: ColumnChoice, verify: bool) -> Iterator[Segment | None]:
+    """These segments in order; None for one that is gone."""
 
     def read(path: str) -> Segment | None:
         try:
             data = objects.read(path)
-        except NotFoundError:  # set aside since we listed
+        except NotFoundError:
             return None
         try:
             table, schema = decode_segment(data, columns, verify_pages=verify)
@@ -352,16 +371,13 @@ def scan_segments(
             return Segment(path, None, None, str(error))
         return Segment(path, table, schema, None)
 
-    paths = [path for _, path in layout.numbered(objects.list(folder))]
     if objects.is_local_path or objects.is_process_local or len(paths) < 2:
-        yield from (segment for segment in map(read, paths) if segment is not None)
+        yield from map(read, paths)
         return
     with ThreadPoolExecutor(_READERS, thread_name_prefix="umbel-segment-reader") as pool:
         coming: deque[Future[Segment | None]] = deque()
         for path in paths:
             coming.append(pool.submit(read, path))
             if len(coming) >= _READERS:
-                segment = coming.popleft().result()
-                if segment is not None:
-                    yield segment
-        yield from (segment for future in coming if (segment := future.result()) is not None)
+                yield coming.popleft().result()
+        yield from (future.result() for future in coming)

@@ -113,6 +113,12 @@ class FaultyObjectStore(ObjectStore):
     def _list_details(self, folder: str) -> list[ObjectInfo]:
         return self._request(lambda: self._inner._list_details(folder))
 
+    def _info(self, path: str) -> ObjectInfo | None:
+        return self._request(lambda: self._inner._info(path))
+
+    def _refresh(self, path: str, data: bytes | memoryview) -> None:
+        self._request(lambda: self._inner._refresh(path, data))
+
     def _list_folders(self, folder: str) -> list[str]:
         return self._request(lambda: self._inner._list_folders(folder))
 

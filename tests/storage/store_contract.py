@@ -125,6 +125,20 @@ class StoreTests:
         assert [info.path for info in store.list_details()] == ["runs/b", "runs/deep/er/a"]
         assert store.list_details("missing") == []
 
+    def test_an_object_is_refreshed(self, store: ObjectStore) -> None:
+        assert store.info("a/x") is None
+        store.create("a/x", b"123")
+        before = store.info("a/x")
+        assert before is not None
+        assert (before.path, before.size_bytes) == ("a/x", 3)
+        assert before.modified is not None
+        store.refresh("a/x", b"123")
+        after = store.info("a/x")
+        assert after is not None
+        assert after.modified is not None
+        assert after.modified >= before.modified
+        assert store.read("a/x") == b"123"
+
     def test_many_objects_are_listed_whole_at_once(self, store: ObjectStore) -> None:
         paths = [f"many/{n:04}" for n in range(self.many)]
         with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,89 @@
+"""`umbel gc` and `umbel compact`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import umbel
+from umbel.runtime import cli
+from umbel.storage.artifacts import put_artifact
+from umbel.storage.codecs import encode
+from umbel.storage.ownership import Ownership
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def small(config: dict[str, Any]) -> umbel.Result:
+    return umbel.Result({"loss": config["x"]}, model=[config["x"]])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> umbel.Store:
+    """A store with a run of several segments, and with a model that nothing needs."""
+    sweep = umbel.sweep(small, space={"x": [3, 1, 2]}, search="grid", metric="loss", keep="all", name="s")
+    for trials in (1, 2, 3):
+        budget = {"trials": trials}
+        umbel.run(sweep, store=str(tmp_path), name="job", executor="inline", progress="quiet", budget=budget)
+    store = umbel.open_store(str(tmp_path))
+    put_artifact(store.objects, encode("lost"))
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            os.utime(path, (1e9, 1e9))
+    return store
+
+
+@pytest.fixture
+def command(store: umbel.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command; gives status, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["umbel", *arguments, "--store", store.url])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return run
+
+
+def test_gc_lists_and_then_removes(store: umbel.Store, command: Command) -> None:
+    before = store.objects.list(recursive=True)
+    code, out, _ = command("gc")
+    assert code == 0
+    assert "model or value" in out
+    assert "--delete" in out
+    assert store.objects.list(recursive=True) == before
+    found = json.loads(command("gc", "--json")[1])
+    assert (found["deleted"], len(found["items"])) == (False, 1)
+    code, out, _ = command("gc", "--delete")
+    assert code == 0
+    assert "removed" in out
+    assert sorted({*before} - {*store.objects.list(recursive=True)}) == [found["items"][0]["path"]]
+    assert "nothing to remove" in command("gc", "--delete")[1]
+    run = store.run("job")
+    assert [run.load_model(row["model"]) for row in run.models().to_pylist()] == [[3], [1], [2]]
+
+
+def test_compact(store: umbel.Store, command: Command) -> None:
+    trials = store.run("job").trials()
+    code, out, _ = command("compact", "job")
+    assert (code, "3 segments" in out, "are 1 " in out) == (0, True, True)
+    assert store.run("job").trials() == trials
+    assert json.loads(command("compact", "job", "--json")[1])["segments_after"] == 1
+    assert command("compact", "other")[0] == 2
+
+
+def test_compact_refuses_a_run_that_goes_on(store: umbel.Store, command: Command) -> None:
+    Ownership.acquire(store.objects, "job")
+    code, _, err = command("compact", "job")
+    assert code == 1
+    assert "RunHeldError" in err
+    assert "job" in command("gc")[1]
