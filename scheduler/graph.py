@@ -76,6 +76,9 @@ class NodeSpec:
     timeout_s: float | None = None
     #: True: how many elements there are follows from results of other nodes; `size` is 0, and a `Sized` event tells.
     sized_later: bool = False
+    #: True: elements of an affinity block build upon those before them (an adaptive search). While there are blocks
+    #: enough for all workers, each is granted whole to one; otherwise in short leases.
+    in_order: bool = False
     #: True: before elements that are ready are granted, `Recall` asks which of them an earlier run has done.
     recalls: bool = False
 
@@ -118,6 +121,10 @@ class Graph:
                 )
             if node.size < 0:
                 raise GraphError(f"node {node.name!r} has a negative size", got=node.size, expected="zero or more")
+            if node.in_order and not node.affinity_block:
+                raise GraphError(
+                    f"node {node.name!r} is in order but has no blocks", got=0, expected="affinity_block ≥ 1"
+                )
             if node.sized_later and (node.size or not node.inputs):
                 raise GraphError(
                     f"node {node.name!r} can't get its size later", got=node, expected="size 0 until then, and an input"

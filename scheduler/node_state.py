@@ -17,6 +17,9 @@ from umbel.scheduler.lease_size import LeaseSizer
 
 __all__ = ["NodeState", "Piece"]
 
+#: Where elements build upon those before, a lease takes at most 1 / (this × workers) of what is pending.
+FRESHNESS = 4
+
 
 @dataclass(slots=True)
 class Piece:
@@ -63,6 +66,7 @@ class NodeState:
         "spec",
         "unsizable",
         "waiting_retries",
+        "whole_blocks",
     )
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -89,6 +93,8 @@ class NodeState:
         #: Elements granted and not reported.
         self.leased = 0
         self.sizer = LeaseSizer()
+        #: Of a node in order: whether blocks are granted whole; None before the first grant.
+        self.whole_blocks: bool | None = None
         #: True while the engine's queue of nodes with pending work holds this one.
         self.queued = False
         self.reported_finished = False
@@ -150,6 +156,8 @@ class NodeState:
             suspects: whether it may be given elements that may kill its worker.
         """
         size = self.sizer.size(self.pending, workers)
+        if self.spec.in_order:
+            size = self._size_in_order(size, workers)
         if self.pieces and (suspects or not self.pieces[0].suspect):
             piece = self.pieces[0]
             size = min(size, piece.cap or size)
@@ -161,10 +169,26 @@ class NodeState:
             return taken
         if not self.fresh:
             return None
-        start, limit = self._fresh_place(cursor)
+        start, limit = self._place_in_order() if self.spec.in_order else self._fresh_place(cursor)
         taken = Piece(start, min(start + size, limit))
         self.fresh.remove(taken.start, taken.stop)
         return taken
+
+    def _size_in_order(self, size: int, workers: int) -> int:
+        """A whole block while there are enough for all; else few elements, so that later ones know of earlier ones."""
+        block = self.spec.affinity_block
+        if self.whole_blocks is None:
+            self.whole_blocks = self.size // block >= workers
+        return block if self.whole_blocks else max(1, min(size, self.pending // (FRESHNESS * workers)))
+
+    def _place_in_order(self) -> tuple[int, int]:
+        """Where to cut fresh elements: the next block, or what is left of the block that has come least far."""
+        block = self.spec.affinity_block
+        start, stop = self.fresh.first()
+        if not self.whole_blocks:
+            starts = ((at, b) for a, b in self.fresh for at in (a, *range((a // block + 1) * block, b, block)))
+            start, stop = min(starts, key=lambda part: part[0] % block)
+        return start, min(stop, (start // block + 1) * block)
 
     def _fresh_place(self, cursor: int | None) -> tuple[int, int]:
         """Where to cut fresh elements: on in the worker's block, else at a block nobody has begun, else anywhere."""

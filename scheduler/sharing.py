@@ -71,6 +71,8 @@ def share(shape: ShapeState, nodes: Sequence[NodeState], now: float) -> Sharing:
             node = nodes[held.lease.node]
             started = 1 if order == 0 else 0
             unstarted = held.unreported - started
+            if node.whole_blocks:
+                unstarted = 0  # they build upon the one that runs
             if unstarted > 0:
                 found.look_at = min(found.look_at, soon)
                 mean_s = node.sizer.mean_s

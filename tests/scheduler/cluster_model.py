@@ -114,6 +114,7 @@ class ClusterModel:
         self.finished_nodes: Counter[NodeId] = Counter()
         self.attempts: dict[tuple[NodeId, int], int] = {}
         self.history: list[str] = []
+        self.granted: list[Lease] = []
         self.late: list[Reported] = []
         self.events = 0
 
@@ -136,6 +137,7 @@ class ClusterModel:
                 for start, stop in ranges:
                     self.accepted.update((node, element) for element in range(start, stop))
             case Grant(worker, lease):
+                self.granted.append(lease)
                 self.workers[worker].leases.append(Running(lease, lease.start, lease.stop))
             case Revoke(worker, lease_id, stop):
                 for place, running in enumerate(self.workers[worker].leases):

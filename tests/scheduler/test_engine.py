@@ -574,3 +574,46 @@ def test_wrong_graphs_are_refused() -> None:
 
 def test_ranks_count_the_longest_chain_below() -> None:
     assert reference(2, 2).ranks == (4, 3, 2, 1, 0)
+
+
+def in_order(groups: int, trials: int) -> Graph:
+    return Graph([NodeSpec(NodeId(0), "s", groups * trials, affinity_block=trials, in_order=True)])
+
+
+@MANY
+@given(
+    seed=st.integers(0, 2**32),
+    groups=st.integers(1, 6),
+    trials=st.integers(1, 12),
+    workers=st.integers(1, 5),
+    crash=st.sampled_from([0.0, 0.1]),
+)
+def test_blocks_in_order_are_granted_whole_while_there_are_enough(
+    seed: int, groups: int, trials: int, workers: int, crash: float
+) -> None:
+    behaviour = Behaviour(crash=crash, preempt=crash, stale=0.2, fail=lambda n, e, attempt: e % 7 == 3)
+    model = ClusterModel(in_order(groups, trials), seed=seed, workers=workers, behaviour=behaviour)
+    model.run()
+    check_complete(model)
+    assert model.engine.nodes[0].whole_blocks == (groups >= min(workers, groups * trials))
+    if groups >= workers and not crash:
+        twins = model.engine.duplicated  # stragglers, begun a second time
+        granted = [
+            (lease.start, lease.stop) for lease in model.granted if not twins or lease.stop - lease.start == trials
+        ]
+        assert sorted(set(granted)) == [(group * trials, (group + 1) * trials) for group in range(groups)]
+
+
+def test_elements_in_order_are_granted_a_few_at_a_time_where_workers_outnumber_blocks() -> None:
+    model = ClusterModel(in_order(2, 100), workers=4)
+    model.run()
+    check_complete(model)
+    assert max(lease.stop - lease.start for lease in model.granted) <= 200 // 16
+    assert all(lease.start // 100 == (lease.stop - 1) // 100 for lease in model.granted)
+    begun = [lease.start // 100 for lease in model.granted]
+    assert set(begun[:2]) == {0, 1}  # both blocks come on
+
+
+def test_what_is_in_order_has_blocks() -> None:
+    with pytest.raises(GraphError, match="no blocks"):
+        Graph([NodeSpec(NodeId(0), "s", 10, in_order=True)])
