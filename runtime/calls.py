@@ -6,7 +6,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from umbel.runtime.programs import InputKind, Parameter, Program
+from umbel.runtime.credentials import hidden_values, known
+from umbel.runtime.programs import InputKind, Parameter, Program, SweepProgram
 from umbel.runtime.sequences import item
 from umbel.runtime.values import (
     ValueCache,
@@ -15,7 +16,7 @@ from umbel.runtime.values import (
 )
 from umbel.scheduler.errors import StoreCorruptError, StoreError, UmbelError
 from umbel.storage.objects import ObjectStore
-from umbel.storage.redaction import is_secret_name, redact_url
+from umbel.storage.redaction import is_secret_name
 
 __all__ = ["Call", "describe_error", "input_digests", "item_place", "store_failed"]
 
@@ -44,6 +45,9 @@ class Call:
         self.cache = cache
         self.objects = objects
         self.may_retry = attempt <= program.retries
+        known.look_at_environment()
+        if isinstance(program, SweepProgram):
+            known.note(hidden_values(program.source.space).values)
 
     def retries(self, error: BaseException) -> bool:
         """Whether an element that raised this is to be tried again."""
@@ -58,6 +62,8 @@ class Call:
             value = values if parameter.kind is InputKind.ALL else values[0]
             if parameter.kind is InputKind.ITEM:
                 value = item(value, item_place(parameter, held[0], element))
+            if parameter.keyword is not None and is_secret_name(parameter.keyword):
+                known.note([value])
             if parameter.keyword is None:
                 args.append(value)
             else:
@@ -87,9 +93,9 @@ def input_digests(parameters: Sequence[Parameter], handles: list[tuple[ValueHand
 def describe_error(error: BaseException) -> str:
     """An exception as the text of a row: its traceback from the user's function on, the end of it if it is long."""
     if isinstance(error, UmbelError):
-        return redact_url(f"{type(error).__name__}: {error}")
+        return known.scrub(f"{type(error).__name__}: {error}")
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    text = redact_url("".join(traceback.format_exception(type(error), error, frames)).rstrip())
+    text = known.scrub("".join(traceback.format_exception(type(error), error, frames)).rstrip())
     return text if len(text) <= ERROR_LIMIT else "…" + text[-ERROR_LIMIT:]
 
 

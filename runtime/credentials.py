@@ -1,23 +1,29 @@
-"""Which values of a sweep's space are credentials, and how do they stay out of what is stored?
+"""Which values are credentials, and how do they stay out of what is stored?
 
 A trial's function gets its config as it is. What is written down, the run's record, the trials table and best trials,
 holds `REDACTED` in the place of a value that looks like a credential by its name (``api_key``), or holds one (a URL
-with a password). Only listed values and constants can be one, and only if they are no plain number. It must not know
-where the result is kept. It is a net, not a proof: the place for credentials is the environment of the workers.
+with a password). Only listed values and constants can be one, and only if they are no plain number. From errors and
+from what trials print, the values of all that this process knows to be a credential are taken out, too. It must not
+know where the result is kept. It is a net, not a proof: the place for credentials is the environment of the workers.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from umbel.scheduler.domains import Choice, Constant, Domain
 from umbel.scheduler.space import Path, Space
-from umbel.storage.redaction import redact
+from umbel.storage.redaction import REDACTED, is_secret_name, redact, redact_url
 
-__all__ = ["Hidden", "hidden_values"]
+__all__ = ["SECRET_LENGTH", "Hidden", "KnownCredentials", "hidden_values", "known"]
+
+#: Shorter values are no credentials, but words that stand everywhere.
+SECRET_LENGTH = 8
 
 
 class Hidden:
@@ -35,6 +41,16 @@ class Hidden:
 
     def __bool__(self) -> bool:
         return bool(self._paths)
+
+    @property
+    def values(self) -> list[str]:
+        """The texts that are hidden."""
+        found: list[str] = []
+        for path, domain in self._space.dimensions:
+            if path in self._paths:
+                listed = [domain.value] if isinstance(domain, Constant) else getattr(domain, "values", ())
+                found += [value for value in listed if isinstance(value, str)]
+        return found
 
     @property
     def names(self) -> list[str]:
@@ -63,6 +79,40 @@ class Hidden:
 def hidden_values(space: Space) -> Hidden:
     """What of a space's configs must not be written down. Cost: a search through the listed values."""
     return Hidden(space)
+
+
+class KnownCredentials:
+    """The credentials that this process knows of, by their values."""
+
+    def __init__(self) -> None:
+        self._values: tuple[str, ...] = ()
+
+    def note(self, values: Iterable[object]) -> None:
+        """Remember texts that are credentials."""
+        new = {value for value in values if isinstance(value, str) and len(value) >= SECRET_LENGTH}
+        if not new <= set(self._values):
+            self._values = tuple(sorted({*self._values, *new}, key=lambda value: (-len(value), value)))
+
+    def look_at_environment(self) -> None:
+        """Remember what the environment holds under names of credentials. Cost: some tens of microseconds."""
+        self.note(value for name, value in os.environ.items() if _is_secret_variable(name))
+
+    def scrub(self, text: str) -> str:
+        """A text without them, and without what looks like one by its form."""
+        text = redact_url(text)
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, REDACTED)
+        return text
+
+
+#: Those of this process.
+known = KnownCredentials()
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_variable(name: str) -> bool:
+    return is_secret_name(name)
 
 
 def _hider(path: Path) -> Callable[[object], object]:

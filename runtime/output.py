@@ -1,8 +1,9 @@
 """What a trial prints: kept with the run, the end of it if it is much, and kept from flooding anyone.
 
 `capture()` replaces ``sys.stdout`` and ``sys.stderr`` by streams that keep what one thread writes while it runs an
-element; what others write passes through. What programs started by the trial, or C libraries, write to the process's
-own descriptors is not seen here; under Ray it stands in the worker's log files.
+element; what others write passes through. Credentials that are known are taken out of what is kept. What programs
+started by the trial, or C libraries, write to the process's own descriptors is not seen here; under Ray it stands in
+the worker's log files.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 import threading
 from collections import deque
 from typing import Any, TextIO
+
+from umbel.runtime.credentials import known
 
 __all__ = ["TAIL_BYTES", "Tail", "capture", "kept"]
 
@@ -48,7 +51,7 @@ class Tail:
         """What is kept, or None if nothing was written; forgets it."""
         if not self._pieces:
             return None
-        text = "".join(self._pieces)
+        text = known.scrub("".join(self._pieces))
         cut = max(0, len(text) - self._limit)
         dropped = self.dropped + cut
         self._pieces.clear()

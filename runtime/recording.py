@@ -20,7 +20,7 @@ from typing import Any
 
 import cloudpickle
 
-from umbel.runtime.credentials import hidden_values
+from umbel.runtime.credentials import SECRET_LENGTH, hidden_values
 from umbel.runtime.nodes import Sweep
 from umbel.runtime.plan import Plan, PlannedNode
 from umbel.runtime.programs import InputKind, SweepProgram
@@ -37,8 +37,6 @@ __all__ = ["load_function", "load_program", "modules_of", "record_programs", "so
 
 #: A sweep's plain data above this are not stored for running trials again.
 DATA_LIMIT_BYTES = 256 * 2**20
-#: Shorter values are no credentials, but words that stand in code everywhere.
-_SECRET_LENGTH = 8
 #: How deep what a function captures is searched for credentials, and how many things are looked at.
 _DEPTH, _THINGS = 6, 5000
 _FORMAT = 1
@@ -161,7 +159,7 @@ class _Cleaner(cloudpickle.Pickler):  # type: ignore[misc]
         self._in_code = in_code
 
     def persistent_id(self, obj: Any) -> tuple[str, str] | None:
-        if type(obj) is not str or len(obj) < _SECRET_LENGTH:
+        if type(obj) is not str or len(obj) < SECRET_LENGTH:
             return None
         if obj in self._secrets:
             return self._secrets[obj], REDACTED
@@ -207,7 +205,7 @@ def _captured_credentials(function: Any) -> tuple[dict[str, str], set[str]]:
             if isinstance(part, str) and is_secret_name(name):
                 found.setdefault(part, name)
             front.append((part, depth + 1))
-    secrets = {value: name for value, name in found.items() if len(value) >= _SECRET_LENGTH and value not in in_code}
+    secrets = {value: name for value, name in found.items() if len(value) >= SECRET_LENGTH and value not in in_code}
     return secrets, in_code
 
 

@@ -30,7 +30,6 @@ from umbel.storage.columns import (
     timestamps,
 )
 from umbel.storage.packs import MODEL, MODEL_AT, MODEL_PAYLOAD
-from umbel.storage.redaction import redact_url
 from umbel.storage.trial_rows import metric_column
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
@@ -264,7 +263,7 @@ def output_rows(place: Place, output: Sequence[tuple[int, int, str]]) -> pa.Reco
             "element": integers([element for element, _, _ in output]),
             "attempt": integers([attempt for _, attempt, _ in output], pa.int32()),
             "worker": _constant(place.worker, len(output)),
-            "text": strings([redact_url(text).encode(errors="replace").decode() for _, _, text in output]),
+            "text": strings([text.encode(errors="replace").decode() for _, _, text in output]),
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -26,13 +27,15 @@ def trial(config: dict[str, Any]) -> float:
     assert config["api_key"] == PLANTED
     assert config["source"]["url"] == URL
     print("connecting to", URL)
+    print("with", config["api_key"], os.environ["SALES_DB_PASSWORD"])
     if config["x"] == 2:
-        raise ConnectionError(f"{URL} does not answer")
+        raise ConnectionError(f"{URL} does not answer to {config['api_key']}")
     return float(config["x"])
 
 
 @umbel.task
 def refit(best: umbel.Best, token: str) -> str:
+    print("refitting with", token)
     assert token == PLANTED
     assert best.config["api_key"] == "<redacted>"
     return "fitted"
@@ -56,7 +59,8 @@ def contents(store: Path) -> dict[str, str]:
     return found
 
 
-def test_nothing_planted_is_found_in_the_store(tmp_path: Path) -> None:
+def test_nothing_planted_is_found_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALES_DB_PASSWORD", f"{PLANTED}-too")
     sweep = umbel.sweep(
         trial,
         space={"x": [1, 2, 3], "api_key": PLANTED, "source": {"url": URL, "table": ["a", "b"]}},
@@ -69,7 +73,8 @@ def test_nothing_planted_is_found_in_the_store(tmp_path: Path) -> None:
     assert set(found.trials("search")["config_api_key"].to_pylist()) == {"<redacted>"}
     assert set(found.trials("search")["config_source_table"].to_pylist()) == {"a", "b"}
     assert "does not answer" in found.failures()["error"][0].as_py()
-    assert "ada:<redacted>@db.example" in found.output(0)
+    assert found.output(0) == "connecting to postgresql://ada:<redacted>@db.example/sales\nwith <redacted> <redacted>\n"
+    assert found.output(0, "refit") == "refitting with <redacted>\n"
     here = Path(__file__).read_text()
     for path, text in contents(tmp_path).items():
         assert PLANTED not in text.replace(here, ""), path  # the code itself is kept as it is
