@@ -17,7 +17,7 @@ from umbel.runtime.code_changes import CodeChange, code_changes
 from umbel.runtime.recorded_modules import recorded_modules
 from umbel.runtime.resume import graph_differences
 from umbel.runtime.statistics import sign_test
-from umbel.runtime.value_changes import describe_change
+from umbel.runtime.value_changes import describe_change, distance
 from umbel.scheduler.errors import UmbelError
 from umbel.storage.columns import int_values, python_rows
 from umbel.storage.run import Run
@@ -25,8 +25,8 @@ from umbel.storage.trial_rows import metric_column
 
 __all__ = ["DataChange", "Difference", "GroupChange", "SweepChange", "diff", "environment_changes"]
 
-#: Elements of a node whose values are compared.
-VALUES_LIMIT = 3
+#: Elements of a node whose values are compared, and of these, the farthest apart, are described.
+COMPARED_LIMIT, VALUES_LIMIT = 50, 3
 #: Lines of a function's diff, and groups of a sweep, that the text shows.
 LINES_LIMIT, GROUPS_LIMIT = 60, 10
 
@@ -36,7 +36,7 @@ class DataChange:
     """A node whose values differ although its code and its inputs do not: data that changed outside."""
 
     node: str
-    #: The elements that differ, came or went, and how many elements there are.
+    #: The elements that differ, those first that are farthest apart, and how many elements there are.
     elements: tuple[int, ...]
     size: int
     #: The groups that they belong to, where they are those of a sweep: ``"country=CHL"``.
@@ -248,14 +248,19 @@ def _digests(run: Run, node: str) -> dict[int, str]:
 
 
 def _data_change(before: Run, after: Run, name: str, elements: list[int], size: int) -> DataChange:
+    found: list[tuple[float, int, list[str]]] = []
+    for element in elements[:COMPARED_LIMIT]:
+        try:
+            values = before.value(name, element), after.value(name, element)
+            found.append((distance(*values), element, describe_change(*values)))
+        except UmbelError as error:
+            found.append((0.0, element, [f"can't be read: {error.what}"]))
+    found.sort(key=lambda each: -each[0])  # what changed most is most often the reason of the rest
+    elements = [element for _, element, _ in found] + elements[COMPARED_LIMIT:]
     groups = _group_names(after, name, elements)
     details: list[str] = []
-    for position, element in enumerate(elements[:VALUES_LIMIT]):
+    for position, (_, element, lines) in enumerate(found[:VALUES_LIMIT]):
         label = groups[position] if groups else f"element {element}" if size > 1 else "value"
-        try:
-            lines = describe_change(before.value(name, element), after.value(name, element))
-        except UmbelError as error:
-            lines = [f"can't be read: {error.what}"]
         details += [f"{label}: {line}" for line in lines]
     if len(elements) > VALUES_LIMIT:
         details.append(f"and {len(elements) - VALUES_LIMIT} more")

@@ -24,10 +24,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from umbel.scheduler.errors import StoreConflictError
+from umbel.storage import layout
+from umbel.storage.documents import create_document, document_digest, put_document
+from umbel.storage.objects import ObjectStore
 from umbel.storage.redaction import redact, redact_argv, redact_url
 from umbel.storage.store import Store
 
-__all__ = ["Repository", "describe_process", "environment", "packages", "repository"]
+__all__ = [
+    "Repository",
+    "describe_process",
+    "environment",
+    "environment_digest",
+    "note_worker",
+    "packages",
+    "repository",
+]
 
 #: Bytes of a diff that are kept.
 DIFF_LIMIT_BYTES = 2**20
@@ -105,6 +117,37 @@ def describe_process(store: Store, files: Iterable[Path]) -> dict[str, Any]:
             "truncated": found.truncated,
         }
     return described
+
+
+def note_worker(objects: ObjectStore, run_id: str, drivers: str) -> None:
+    """Note that this process, a worker's, has another environment than the driver, if it has.
+
+    Args:
+        objects: the store.
+        run_id: the run.
+        drivers: the digest of the driver's environment.
+
+    Raises:
+        StoreError: the store can't be written.
+
+    Cost: about a millisecond; two writes if it differs.
+    """
+    here = environment()
+    digest = document_digest(here)
+    if digest == drivers:
+        return
+    host = socket.gethostname()
+    put_document(objects, layout.environment, here)
+    try:
+        note = {"host": host, "environment": digest}
+        create_document(objects, layout.worker_note(run_id, host, digest), note)
+    except StoreConflictError:
+        return  # another worker of this host has said so
+
+
+def environment_digest() -> str:
+    """The digest of what this process runs on."""
+    return document_digest(environment())
 
 
 def environment() -> dict[str, Any]:

@@ -186,7 +186,7 @@ def replay(
         row["error"],
         same_inputs,
         tuple(differences),
-        tuple(environment_changes(run.environment() or {}, environment())),
+        tuple(environment_changes(run.environment(row["host"]) or {}, environment())),
         model,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["describe_change"]
+__all__ = ["describe_change", "distance"]
 
 #: Columns that are described one by one.
 _COLUMNS = 6
@@ -29,6 +29,39 @@ def describe_change(before: object, after: object) -> list[str]:
         return _describe(before, after) or ["the values look the same, but their content differs"]
     except Exception as error:  # values of any type, with code of their own
         return [f"can't be compared: {type(error).__name__}"]
+
+
+def distance(before: object, after: object) -> float:
+    """How far two values are apart, for putting the farthest first: the sum of relative differences of numbers, and
+    one for each other part that differs; 0 if it can't be told. Never raises."""
+    try:
+        return _distance(before, after)
+    except Exception:  # as above
+        return 0.0
+
+
+def _distance(before: Any, after: Any) -> float:
+    if _is_number(before) and _is_number(after):
+        before, after = np.asarray([before], np.float64), np.asarray([after], np.float64)
+    left, right = _table(before), _table(after)
+    if left is not None and right is not None:
+        before, after = left.to_pydict(), right.to_pydict()
+    if isinstance(before, np.ndarray) and before.dtype.kind in "iufb" and before.shape == getattr(after, "shape", None):
+        scale = float(np.nanmean(np.abs(before))) if before.size else 0.0
+        moved = np.abs(np.asarray(after, np.float64) - np.asarray(before, np.float64)) / (scale or 1.0)
+        return float(moved[np.isfinite(moved)].sum())
+    if _type_name(before) != _type_name(after):
+        return 1.0
+    if isinstance(before, (list, tuple)) and len(before) == len(after) and all(map(_is_number, (*before, *after))):
+        return _distance(np.asarray(before, np.float64), np.asarray(after, np.float64))
+    parts = before if isinstance(before, Mapping) else _attributes(before)
+    if parts:
+        others = after if isinstance(after, Mapping) else _attributes(after)
+        common = [key for key in parts if key in others]
+        return float(len(parts) + len(others) - 2 * len(common)) + sum(_distance(parts[k], others[k]) for k in common)
+    if isinstance(before, (list, tuple)):
+        return abs(len(before) - len(after)) + sum(map(_distance, before, after))
+    return 0.0 if _equal(before, after) else 1.0
 
 
 def _describe(before: Any, after: Any) -> list[str]:

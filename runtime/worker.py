@@ -22,6 +22,7 @@ from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
+from umbel.runtime.provenance import environment_digest, note_worker
 from umbel.runtime.rows import Place
 from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.shared_memory import put_copy
@@ -42,12 +43,14 @@ class WorkerSetup:
     python_path: tuple[str, ...]
     objects: ObjectStore
     run_id: str
+    #: The digest of the driver's environment.
+    environment: str
 
     @classmethod
     def of_this_process(cls, programs: list[Program], objects: ObjectStore, run_id: str) -> WorkerSetup:
         """For workers that are to find the modules that this process finds."""
         path = tuple(str(Path(entry).absolute()) for entry in sys.path)
-        return cls(cloudpickle.dumps(programs), path, objects, run_id)
+        return cls(cloudpickle.dumps(programs), path, objects, run_id, environment_digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,11 @@ class Worker:
 
     def hello(self) -> bool:
         """Whether this worker sees the run in the store: a local path may exist on one node only."""
-        return self._setup.objects.exists(record(self._setup.run_id))
+        setup = self._setup
+        if not setup.objects.exists(record(setup.run_id)):
+            return False
+        note_worker(setup.objects, setup.run_id, setup.environment)
+        return True
 
     def push(self, commands: Sequence[WorkerCommand]) -> None:
         """Take commands outside a poll. Nobody waits for this call: what goes wrong is told by the next poll."""

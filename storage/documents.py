@@ -11,7 +11,7 @@ from umbel.storage.artifacts import put_content
 from umbel.storage.codecs import digest_of
 from umbel.storage.objects import ObjectStore
 
-__all__ = ["create_document", "put_document", "read_document"]
+__all__ = ["create_document", "document_digest", "put_document", "read_document"]
 
 
 def create_document(objects: ObjectStore, path: str, content: Mapping[str, Any], *, unique: bool = False) -> None:
@@ -38,10 +38,19 @@ def put_document(objects: ObjectStore, path_of: Callable[[str], str], content: M
         path_of: gives the path of a digest.
         content: plain data, keys of one kind.
     """
-    data = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
+    data = _text(content)
     digest = digest_of(data)
     put_content(objects, path_of(digest), data)
     return digest
+
+
+def document_digest(content: Mapping[str, Any]) -> str:
+    """The digest under which `put_document` would store a JSON object."""
+    return digest_of(_text(content))
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
 
 
 def read_document(objects: ObjectStore, path: str) -> dict[str, Any] | None:

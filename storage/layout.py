@@ -13,6 +13,7 @@ runs/<run-id>/values/<node>/<n>.parquet   segments of values
 runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
 runs/<run-id>/checkpoints/<sweep>/<trial>/<attempt>-<n>-<id>   state of trials that save it; the last one is kept
 runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
+runs/<run-id>/workers/<host>-<id>.json    that a host has another environment than the driver
 runs/<run-id>/mentions.arrow               which digests it mentions, and where
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
@@ -61,6 +62,8 @@ __all__ = [
     "sittings_folder",
     "trials_folder",
     "values_folder",
+    "worker_note",
+    "workers_folder",
 ]
 
 #: Where the store's format version stands, and which one this code writes.
@@ -86,6 +89,17 @@ def record(run_id: str) -> str:
 def end(run_id: str) -> str:
     """The object that says how a run ended."""
     return f"{RUNS}/{run_id}/end.json"
+
+
+def workers_folder(run_id: str) -> str:
+    """The folder of the notes on hosts whose environment differs from the driver's."""
+    return f"{RUNS}/{run_id}/workers"
+
+
+def worker_note(run_id: str, host: str, environment_digest: str) -> str:
+    """One of these notes."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", host)[:100]
+    return f"{RUNS}/{run_id}/workers/{name}-{environment_digest[:8]}.json"
 
 
 def mentions(run_id: str) -> str:

@@ -8,8 +8,7 @@ drawn is in `umbel.storage.lineage_view`; the other direction is `umbel.storage.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,12 @@ from umbel.storage.codecs import decode
 from umbel.storage.columns import int_values, python_rows
 from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord, NodeRecord
+from umbel.storage.lineage_tree import Lineage
 from umbel.storage.objects import ObjectStore
 from umbel.storage.trial_rows import read_trials, trials_numbered
 from umbel.storage.value_rows import read_elements
 
-__all__ = ["Lineage", "LineageReader"]
+__all__ = ["LineageReader"]
 
 #: Of a whole fan-out that is one argument, as many elements are followed one by one; the others are counted.
 ELEMENTS_LIMIT = 25
@@ -46,81 +46,6 @@ _VALUE_COLUMNS = (
 _HEX = frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """A thing, and what it was made from."""
-
-    #: "trial", "value", "model", "node", "argument", "config", "code", "source", "run", "environment", or "more".
-    kind: str
-    #: What it is called: ``"trial 17 of backtest"``, ``"load[3]"``.
-    name: str
-    #: Its content: of a value, model or argument the sha256, of code the fingerprint.
-    digest: str | None = None
-    #: What else is known of it.
-    facts: tuple[tuple[str, Any], ...] = ()
-    #: What it was made from. Things that went into several others are the same object there.
-    inputs: tuple[Lineage, ...] = ()
-
-    def walk(self) -> Iterator[Lineage]:
-        """It and all that went into it, each once, nearest first."""
-        seen = {id(self)}
-        front = [self]
-        while front:
-            yield from front
-            following = {id(item): item for thing in front for item in thing.inputs if id(item) not in seen}
-            seen.update(following)
-            front = list(following.values())
-
-    def of_kind(self, kind: str) -> list[Lineage]:
-        """All of a kind that went into it: ``"source"`` for where the data came from."""
-        return [item for item in self.walk() if item.kind == kind]
-
-    def fact(self, name: str) -> Any:
-        """One of its facts; None: it is not known."""
-        return dict(self.facts).get(name)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON: every thing once, by number, the inputs as numbers; the first is the thing itself."""
-        things = list(self.walk())
-        number = {id(thing): position for position, thing in enumerate(things)}
-        return {
-            "things": [
-                {
-                    "kind": thing.kind,
-                    "name": thing.name,
-                    "digest": thing.digest,
-                    "facts": dict(thing.facts),
-                    "inputs": [number[id(item)] for item in thing.inputs],
-                }
-                for thing in things
-            ]
-        }
-
-    def text(self) -> str:
-        """As a tree of lines."""
-        from umbel.storage.lineage_view import as_text
-
-        return as_text(self)
-
-    def svg(self) -> str:
-        """As a picture: boxes from left (sources) to right."""
-        from umbel.storage.lineage_view import as_svg
-
-        return as_svg(self)
-
-    def html(self) -> str:
-        """As a page with the picture and all facts."""
-        from umbel.storage.lineage_view import as_html
-
-        return as_html(self)
-
-    def _repr_html_(self) -> str:
-        return self.svg()
-
-    def __str__(self) -> str:
-        return self.text()
-
-
 class LineageReader:
     """Finds lineages in one run.
 
@@ -128,9 +53,17 @@ class LineageReader:
         objects: the store.
         record: the content of run.json.
         graph: the run's graph, with what it has revealed.
+        environment_of: gives the digest of the environment of a host's workers, or of the driver's (None).
     """
 
-    def __init__(self, objects: ObjectStore, record: Mapping[str, Any], graph: GraphRecord) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        record: Mapping[str, Any],
+        graph: GraphRecord,
+        environment_of: Callable[[str | None], str | None],
+    ) -> None:
+        self._environment_of = environment_of
         self._objects = objects
         self._record = record
         self._graph = graph
@@ -236,7 +169,8 @@ class LineageReader:
                         inputs.append(Lineage("more", f"and {more:,} more of {source}"))
                 things[each, element] = self._thing(each, element, inputs)
         root = things[name, index]
-        return Lineage(root.kind, root.name, root.digest, root.facts, (*root.inputs, self._run()))
+        row = self._rows.get(name, {}).get(index) or {}
+        return Lineage(root.kind, root.name, root.digest, root.facts, (*root.inputs, self._run(row.get("host"))))
 
     def _sources(self, name: str, element: int) -> Iterator[tuple[str, list[int], int]]:
         """The elements of other nodes that went into one: (node, elements, how many more)."""
@@ -392,15 +326,17 @@ class LineageReader:
             self._code[name] = Lineage("code", f"code of {name}", digest, _facts(facts))
         return [self._code[name]]
 
-    def _run(self) -> Lineage:
+    def _run(self, host: str | None = None) -> Lineage:
         record = self._record
         facts = {key: record.get(key) for key in ("created", "user", "host", "job")}
         facts["command"] = " ".join(record.get("command") or ())
         facts["store"] = self._objects.url
-        return Lineage("run", f"run {record.get('name', record.get('id'))}", None, _facts(facts), self._environment())
+        return Lineage(
+            "run", f"run {record.get('name', record.get('id'))}", None, _facts(facts), self._environment(host)
+        )
 
-    def _environment(self) -> tuple[Lineage, ...]:
-        digest = self._record.get("environment")
+    def _environment(self, host: str | None) -> tuple[Lineage, ...]:
+        digest = self._environment_of(host)
         if not isinstance(digest, str):
             return ()
         found = read_document(self._objects, layout.environment(digest)) or {}

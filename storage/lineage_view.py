@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from umbel.storage.lineage import Lineage
+    from umbel.storage.lineage_tree import Lineage
 
 __all__ = ["as_html", "as_svg", "as_text", "fact_text"]
 

@@ -13,7 +13,8 @@ from typing import Any
 from umbel.storage import layout
 from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord
-from umbel.storage.lineage import Lineage, LineageReader
+from umbel.storage.lineage import LineageReader
+from umbel.storage.lineage_tree import Lineage
 from umbel.storage.objects import ObjectStore
 
 __all__ = ["RunOrigins"]
@@ -47,13 +48,28 @@ class RunOrigins:
         found = [read_document(self.objects, path) for path in paths if path.endswith(".json")]
         return [record for record in found if record is not None]
 
-    def environment(self) -> dict[str, Any] | None:
-        """What the process that made the run ran on: python, system, machine, image, packages with their versions.
+    def environment(self, host: str | None = None) -> dict[str, Any] | None:
+        """What the run ran on: python, system, machine, image, packages with their versions.
 
-        None: the run was made before this was recorded.
+        Args:
+            host: the workers of this host; None: the process that made the run. Hosts that were noted to differ from
+                it are looked up, all others are as it is.
+
+        Returns:
+            None: the run was made before this was recorded.
         """
-        digest = self.record.get("environment")
+        digest = self.environment_digest(host)
         return None if digest is None else read_document(self.objects, layout.environment(str(digest)))
+
+    def environment_digest(self, host: str | None = None) -> str | None:
+        """The digest of what `environment` returns. Cost: for a host one listing, and a read for each that differs."""
+        if host is not None:
+            for path in self.objects.list(layout.workers_folder(self.id)):
+                note = read_document(self.objects, path) or {}
+                if note.get("host") == host:
+                    return str(note["environment"])
+        digest = self.record.get("environment")
+        return None if digest is None else str(digest)
 
     def code_diff(self) -> str | None:
         """What the project's repository differed in from its last commit when the run was made; None: nothing.
@@ -86,7 +102,7 @@ class RunOrigins:
         Raises:
             NotFoundError: there is no such thing in this run.
         """
-        return LineageReader(self.objects, self.record, self.graph).find(x, node)
+        return LineageReader(self.objects, self.record, self.graph, self.environment_digest).find(x, node)
 
     def replay(self, trial: int, sweep: object = None, **options: Any) -> Any:
         """Run one trial again, here, with the recorded code, data, config and seed; see `umbel.replay`."""

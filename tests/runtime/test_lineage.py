@@ -14,7 +14,7 @@ import pytest
 import umbel
 from tests.runtime.small_graphs import run
 from umbel.scheduler.errors import NotFoundError, UsageError
-from umbel.storage.lineage import Lineage
+from umbel.storage.lineage_tree import Lineage
 from umbel.storage.mentions import read_mentions, stored_mentions
 from umbel.storage.objects import ObjectStore
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -105,9 +106,10 @@ def test_the_environment_knows_what_is_installed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_run_says_who_made_it_and_who_resumed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = {"metadata": {"job_submission_id": "raysubmit_1"}, "runtime_env": {"env_vars": {"A": "hunter2"}}}
+    planted = uuid4().hex
+    job = {"metadata": {"job_submission_id": "raysubmit_1"}, "runtime_env": {"env_vars": {"A": planted}}}
     monkeypatch.setenv(provenance.RAY_JOB_VARIABLE, json.dumps(job))
-    monkeypatch.setattr(sys, "argv", ["train.py", "--token", "hunter2hunter2", "--lags=3"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "--token", planted, "--lags=3"])
     node = a_sweep(trials=5)
     first = run(node, tmp_path, budget={"trials": 1})
     if first.status != "done":
@@ -124,7 +126,31 @@ def test_a_run_says_who_made_it_and_who_resumed_it(tmp_path: Path, monkeypatch: 
     assert sittings == sorted(sittings, key=lambda sitting: str(sitting["began"]))
     assert len({sitting["token"] for sitting in sittings}) == len(sittings) >= 1
     assert len(list((tmp_path / "environments").iterdir())) == 1
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and planted.encode() in path.read_bytes()]
+
+
+@pytest.mark.ray
+def test_workers_of_the_same_environment_say_nothing(tmp_path: Path) -> None:
+    found = run(a_sweep(), tmp_path, executor="ray", workers=1)
+    assert not (tmp_path / "runs" / "work" / "workers").exists()
+    assert found.environment("another") == found.environment()
+
+
+def test_workers_of_another_environment_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(a_sweep(), tmp_path)
+    objects = umbel.open_store(str(tmp_path)).objects
+    here = found.environment()
+    assert here is not None
+    monkeypatch.setenv("UMBEL_IMAGE", "registry.example/worker:1")
+    for _ in range(2):
+        provenance.note_worker(objects, "work", found.record["environment"])
+    assert len(list((tmp_path / "runs" / "work" / "workers").iterdir())) == 1
+    there = found.environment(found.record["host"])
+    assert there == {**here, "image": "registry.example/worker:1"}
+    assert found.environment() == here
+    (environment,) = found.lineage(0).of_kind("environment")
+    assert environment.fact("image") == "registry.example/worker:1"
+    assert found.replay(0).environment == ()  # this process has that image, too, and the trial's host is this one
 
 
 def test_equal_environments_are_stored_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from umbel.runtime.value_changes import describe_change
+from umbel.runtime.value_changes import describe_change, distance
 
 TABLE = pa.table({"country": ["AUT", "BRA"], "value": [1.0, 2.0], "year": [1, 2]})
 
@@ -71,6 +71,17 @@ def test_objects_that_can_not_be_compared() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     assert describe_change(Odd(), Odd()) == ["can't be compared: RuntimeError"]
+
+
+def test_distances_put_the_farthest_first() -> None:
+    before = Series(np.array([1.0, 2.0]))
+    near, far = Series(np.array([1.0, 2.001])), Series(np.array([9.0, 2.0]))
+    assert 0 == distance(before, before) < distance(before, near) < distance(before, far)
+    assert distance([1, 2], [1, 2, 3]) == 1
+    assert distance({"a": 1}, {"a": 1, "b": 2}) == 1
+    assert distance(TABLE, TABLE.set_column(1, "value", pa.array([1.0, 5.0]))) == 2
+    assert distance("a", 1) == distance("a", "b") == 1
+    assert 0 < distance(pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})) < 2
 
 
 def test_many_columns_are_counted() -> None:
