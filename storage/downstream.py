@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from umbel.scheduler.errors import StoreCorruptError, UsageError
 from umbel.storage import layout
 from umbel.storage.columns import empty_table, int_values, integers
-from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.mentions import DATA, MODEL, VALUE, read_mentions
 from umbel.storage.objects import ObjectStore
 from umbel.storage.revealed import revealed
+from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import unify
 from umbel.storage.trial_rows import read_trials
 from umbel.storage.value_rows import models_of, read_elements
@@ -118,7 +118,7 @@ class Downstream:
     def _run(self, use: Use) -> Run:
         from umbel.storage.run import Run
 
-        return Run(self._objects, read_document(self._objects, layout.record(use.run)) or {"id": use.run})
+        return Run(self._objects, read_run_record(self._objects, use.run) or {"id": use.run})
 
     def text(self) -> str:
         """One line a run."""
@@ -162,7 +162,7 @@ def find_downstream(objects: ObjectStore, digest: str) -> Downstream:
 
 def _use(objects: ObjectStore, run_id: str, digest: str) -> Use | None:
     try:
-        record = read_document(objects, layout.record(run_id))
+        record = read_run_record(objects, run_id)
     except StoreCorruptError:
         return None  # Store.runs warns of it
     if record is None:

@@ -26,6 +26,9 @@ __all__ = ["OwnerRecord", "OwnerView", "Ownership", "owner_status", "request_can
 
 #: How often a lost race is tried again. Each one means that some other process won.
 _MAX_ATTEMPTS = 50
+#: What lies beyond is no lease, or no time: a damaged record.
+_LONGEST_LEASE_S = 1e9
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,20 @@ class OwnerRecord:
             process = ProcessId(
                 *(fields[name] for name in ("host", "boot_id", "pid_namespace", "pid", "started_ticks"))
             )
+            lease_s = float(fields["lease_s"])
+            texts = (process.host, fields["user"], fields["token"], *fields["command"])
+            if fields["state"] not in ("held", "released") or not all(isinstance(text, str) for text in texts):
+                raise ValueError("not an owner record: a field is of another type")
+            if not 0 < lease_s < _LONGEST_LEASE_S or not isinstance(process.pid, int):
+                raise ValueError("not an owner record: a number is out of range")
             return OwnerRecord(
                 state=fields["state"],
                 process=process,
                 user=fields["user"],
                 command=list(fields["command"]),
-                acquired=datetime.fromisoformat(fields["acquired"]),
-                renewed=datetime.fromisoformat(fields["renewed"]),
-                lease_s=float(fields["lease_s"]),
+                acquired=_time(fields["acquired"]),
+                renewed=_time(fields["renewed"]),
+                lease_s=lease_s,
                 reason=fields["reason"],
                 token=fields["token"],
             )
@@ -94,6 +103,13 @@ class OwnerView:
     state: Literal["none", "held", "dead", "released"]
     #: The newest record; None if there is none, or it is damaged.
     record: OwnerRecord | None
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None or not _FIRST_YEAR < time.year < _LAST_YEAR:
+        raise ValueError("not an owner record: no time with a zone")
+    return time
 
 
 def _utc_now() -> datetime:

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from umbel.scheduler.errors import ElementFailedError, NotFoundError
-from umbel.storage import layout
-from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord, NodeRecord, SweepRecord
 from umbel.storage.objects import ObjectStore
+from umbel.storage.run_records import read_end
 from umbel.storage.value_rows import read_value
 
 __all__ = ["revealed"]
@@ -28,7 +27,7 @@ def revealed(graph: GraphRecord, objects: ObjectStore) -> GraphRecord:
     """
     if graph.complete:
         return graph
-    end = read_document(objects, layout.end(graph.run_id)) or {}
+    end = read_end(objects, graph.run_id) or {}
     sizes = end.get("sizes") or {}
     nodes = []
     for node in graph.nodes.values():

@@ -20,7 +20,6 @@ from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints, load_checkpoint
 from umbel.storage.codecs import decode
 from umbel.storage.columns import empty_table
-from umbel.storage.documents import read_document
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.model_places import find_packed_models
@@ -29,6 +28,7 @@ from umbel.storage.ownership import owner_status, request_cancel
 from umbel.storage.packs import read_packed
 from umbel.storage.revealed import revealed
 from umbel.storage.run_origins import RunOrigins
+from umbel.storage.run_records import read_end
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
@@ -319,7 +319,7 @@ class Run(RunOrigins):
 
 def run_status(objects: ObjectStore, run_id: str, now: datetime | None = None) -> str:
     """How a run stands (see `Run.status`), from its end.json and, while there is none, its owner."""
-    end = read_document(objects, layout.end(run_id))
+    end = read_end(objects, run_id)
     if end is not None:
         return str(end.get("status", "done"))
     owner = owner_status(objects, run_id, now)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, StoreError, UsageError
+from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
 from umbel.storage import layout
 from umbel.storage.artifacts import put_content
 from umbel.storage.codecs import digest_of
@@ -20,6 +20,7 @@ from umbel.storage.downstream import Downstream, find_downstream
 from umbel.storage.graph_record import GraphRecord, near_names
 from umbel.storage.objects import ObjectStore
 from umbel.storage.run import Run, run_status
+from umbel.storage.run_records import check_version, read_end, read_run_record
 
 __all__ = ["RunSummary", "Store", "open_store"]
 
@@ -107,11 +108,11 @@ class Store:
         Raises:
             StoreCorruptError: it can't be read as JSON.
         """
-        return read_document(self.objects, layout.record(run_id))
+        return read_run_record(self.objects, run_id)
 
     def load_end(self, run_id: str) -> dict[str, Any] | None:
         """What end.json says about how a run ended; None: it has not ended, or died."""
-        return read_document(self.objects, layout.end(run_id))
+        return read_end(self.objects, run_id)
 
     def check_format(self) -> None:
         """Refuse a store that a newer Umbel wrote; an empty one is fine.
@@ -124,18 +125,7 @@ class Store:
         content = read_document(self.objects, layout.FORMAT_OBJECT)
         if content is None:
             return
-        version = content.get("format")
-        if not isinstance(version, int):
-            raise StoreCorruptError(
-                f"{self.url} is no store of Umbel's", got=f"{layout.FORMAT_OBJECT} with format {version!r}"
-            )
-        if version > layout.FORMAT_VERSION:
-            raise StoreError(
-                f"the store {self.url} was written by a newer version of Umbel",
-                got=f"store format {version}",
-                expected=f"at most {layout.FORMAT_VERSION}",
-                hint="pip install --upgrade umbel",
-            )
+        check_version(content.get("format"), f"the store {self.url}")
         self._checked = True
 
     def downstream(self, digest: str) -> Downstream:

@@ -53,7 +53,11 @@ def test_what_is_reached_stays(store: Store, write_trials: Write, write_values: 
     write_segment(store, "runs/gdp/trials/backtest", pack_models(store.objects, table))
     write_values(store, "load", [0], [None], digest=[value])
     store.create_run(
-        {**record, "id": "other", "graph": {"nodes": [{"name": "x", "arguments": [{"digest": argument}]}]}}
+        {
+            **record,
+            "id": "other",
+            "graph": {"nodes": [{"name": "x", "kind": "task", "arguments": [{"kind": "one", "digest": argument}]}]},
+        }
     )
     code = store.put_code(b"zip")
     environment = store.put_environment({"numpy": "2"})
