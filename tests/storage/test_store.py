@@ -80,7 +80,7 @@ def test_the_format(tmp_path: Path, record: dict[str, Any]) -> None:
     ("content", "error", "text"),
     [
         ('{"format": 2}', StoreError, "newer version"),
-        ("{}", StoreCorruptError, "no store of Umbel's"),
+        ("{}", StoreCorruptError, "can't be read"),
         ("what", StoreCorruptError, "can't be read"),
         ("[]", StoreCorruptError, "can't be read"),
     ],
