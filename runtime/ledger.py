@@ -6,6 +6,7 @@ read back from the segments when a run is resumed. The ledger knows nothing of w
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +14,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from umbel.runtime.asked_chunk import AskedChunk
 from umbel.runtime.credentials import hidden_values
 from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
-from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
+from umbel.runtime.programs import InputKind, LeaseInputs, StudyInputs, SweepProgram
 from umbel.runtime.results import Best
 from umbel.runtime.rows import (
     ElementOutcome,
@@ -33,6 +35,7 @@ from umbel.runtime.rows import (
 from umbel.runtime.selection import Selection
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
+from umbel.runtime.study_records import StudyRecords
 from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
 from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.engine import Restored
@@ -103,6 +106,8 @@ class Ledger:
         self.memos: dict[NodeId, Memo] = {}
         #: Trials whose results were taken over from earlier runs.
         self.reused = 0
+        #: Of sweeps with an adaptive search.
+        self._studies: dict[NodeId, StudyRecords] = {}
         self._prepare()
 
     def _prepare(self) -> None:
@@ -117,6 +122,8 @@ class Ledger:
                 self._selections[planned.id] = Selection(
                     node.source.trials, node.metric, node.mode, max(wanted, default=1)
                 )
+                if node.search is not None:
+                    self._studies[planned.id] = StudyRecords(node.source.trials, node.metric)
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
@@ -141,6 +148,8 @@ class Ledger:
                 _add_elements(failed, elements[~contains(table.column("status"), SUCCEEDED)])
                 if is_sweep:
                     self._selections[planned.id].add(table)
+                    if planned.id in self._studies:
+                        self._studies[planned.id].add(table)
                 elif planned.consumed:
                     self._keep_handles(planned, table)
             if done:
@@ -150,7 +159,7 @@ class Ledger:
 
     def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
         if isinstance(planned.node, Sweep):
-            return lambda names: [n for n in names if n in TRIAL_COLUMNS or n.startswith("metric_")]
+            return lambda names: [n for n in names if n in (*TRIAL_COLUMNS, "params") or n.startswith("metric_")]
         unread = () if planned.consumed else ("payload",)
         return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
 
@@ -164,22 +173,30 @@ class Ledger:
 
     # ---- what leases need ----------------------------------------------------------------------------------
 
-    def inputs(self, lease: Lease) -> LeaseInputs:
-        """The handles of a lease's inputs."""
+    def inputs(self, lease: Lease, *, whole_blocks: bool = False) -> LeaseInputs:
+        """The handles of a lease's inputs, and what is known of its study if it has one.
+
+        Args:
+            lease: the lease.
+            whole_blocks: its group's trials are granted to one worker at a time.
+        """
         planned = self._plan.nodes[lease.node]
         node = planned.node
         start, stop = lease.start, lease.stop
         groups: tuple[Mapping[str, object], ...] = ()
+        study: StudyInputs | None = None
         if isinstance(node, Sweep):
             trials = node.source.trials
             start, stop = start // trials, (stop - 1) // trials + 1
             groups = tuple(self.sizes.groups(planned.id)[start:stop])
+            if planned.id in self._studies:
+                study = StudyInputs(whole_blocks, self._studies[planned.id].known(start))
         handles = (
             self._handles(planned, position, start, stop)
             for position, argument in enumerate(node.arguments)
             if argument.kind is not InputKind.AXIS
         )
-        return LeaseInputs(tuple(handles), groups)
+        return LeaseInputs(tuple(handles), groups, study)
 
     def _handles(self, planned: PlannedNode, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
         argument, source = planned.node.arguments[position], planned.sources[position]
@@ -226,6 +243,8 @@ class Ledger:
         self._mention(planned, batch)
         if isinstance(planned.node, Sweep):
             self._selections[planned.id].add(batch)
+            if planned.id in self._studies:
+                self._studies[planned.id].add(batch)
         elif planned.consumed:
             self._keep_handles(planned, batch)
 
@@ -288,7 +307,13 @@ class Ledger:
                 group = start // trials
                 end = min(stop, (group + 1) * trials)
                 keys, first = self.sizes.groups(planned.id)[group], group * trials
-                chunk = TrialChunk(program, keys, group, start - first, end - first, self._data_of(planned, group))
+                data = self._data_of(planned, group)
+                chunk: TrialChunk | AskedChunk
+                if program.search is None:
+                    chunk = TrialChunk(program, keys, group, start - first, end - first, data)
+                else:
+                    chunk = AskedChunk(program, keys, group, start - first, end - first, data, None)
+                    chunk.leave_out()
                 outcomes = [Outcome(now, 0.0, None, status, error)] * (end - start)
                 self._add(planned, rows.build([TrialPart(chunk, 0, outcomes, attempt)]))
                 start = end
@@ -373,10 +398,16 @@ class Ledger:
         for candidate in selection.of(group)[: node.k or 1]:
             position = candidate.trial - group * source.trials
             batch = source.batch(group_key(keys), position, position + 1)
+            search = node.sweep.search
+            config = (
+                batch.configs(keys)[0]
+                if search is None or candidate.params is None
+                else search.config(json.loads(candidate.params), keys)
+            )
             chosen.append(
                 Best(
                     keys,
-                    hidden.config(batch.configs(keys)[0]),
+                    hidden.config(config),
                     selection.value(candidate),
                     dict(candidate.metrics),
                     candidate.trial,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from umbel.runtime.programs import InputKind
+from umbel.scheduler.adaptive import AdaptiveSearch
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.sampling import TrialSource
 
@@ -143,10 +144,13 @@ class Sweep(Node):
         metric: str,
         mode: str,
         keep: str,
+        search: AdaptiveSearch | None = None,
     ) -> None:
         self.task = task
         self.base_name = name
         self.source = source
+        #: None: each config is a function of the trial's index.
+        self.search = search
         #: The values of each group key; a node, if only the run reveals them.
         self.axes = dict(axes)
         #: All combinations of them; None: only the run reveals them.

@@ -93,10 +93,12 @@ class Plan:
                 "trials": node.source.trials,
                 "metric": node.metric,
                 "mode": node.mode,
-                "search": node.source.search,
+                "search": node.source.search if node.search is None else node.search.label,
                 "seed": node.source.seed,
                 "space": hidden_values(node.source.space).space().describe(value_digest),
             }
+            if node.search is not None and node.search.define is not None:
+                sweep["define"] = fingerprint(node.search.define).digest
             if node.groups is None:  # made of the results of nodes: who reads this record makes them of those too
                 sweep["axes"] = [_axis(key, values) for key, values in node.axes.items()]
             entry["sweep"] = sweep
@@ -169,11 +171,12 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 node.size or 0,
                 _inputs(planned, nodes),
                 shape,
-                affinity_block=node.source.trials if isinstance(node, Sweep) and node.has_data else 0,
+                affinity_block=_affinity_block(node),
                 retry=RetryPolicy(retries=task.retries) if task else RetryPolicy(),
                 priority=task.priority if task else 0,
                 timeout_s=task.timeout_s if task else None,
                 sized_later=node.size is None,
+                in_order=isinstance(node, Sweep) and node.search is not None,
             )
         )
     return Plan(
@@ -257,6 +260,7 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             node.metric,
             node.mode,
             node.keep,
+            node.search,
         )
     return TaskProgram(
         planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters, planned.consumed
@@ -282,6 +286,12 @@ def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, 
             skips = argument.kind is InputKind.ALL and task is not None and task.on_failure == "skip"
             found.append(Input(source, parent_block=0, needs_success=not skips))
     return tuple(found)
+
+
+def _affinity_block(node: Node) -> int:
+    """Trials of one group share their data, or build upon one another."""
+    shares = isinstance(node, Sweep) and (node.has_data or node.search is not None)
+    return node.source.trials if isinstance(node, Sweep) and shares else 0
 
 
 def _axis(key: str, values: Sequence[object] | Node) -> dict[str, object]:

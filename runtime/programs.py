@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from umbel.runtime.values import ValueHandle
+from umbel.scheduler.adaptive import AdaptiveSearch, KnownTrial
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.sampling import TrialSource
 
-__all__ = ["InputKind", "LeaseInputs", "Parameter", "Program", "SweepProgram", "TaskProgram"]
+__all__ = ["InputKind", "LeaseInputs", "Parameter", "Program", "StudyInputs", "SweepProgram", "TaskProgram"]
 
 
 class InputKind(Enum):
@@ -75,6 +76,17 @@ class SweepProgram(Program):
     mode: str
     #: Which trials' models are stored: "best" (those that beat their group's best so far), "all" or "none".
     keep: str
+    #: None: each config is a function of the trial's index.
+    search: AdaptiveSearch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyInputs:
+    """What is known of the study that a lease goes on with."""
+
+    #: True: nobody else works on it, so that its trials follow from the seed and the results alone.
+    in_order: bool
+    known: tuple[KnownTrial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +100,5 @@ class LeaseInputs:
     handles: tuple[tuple[ValueHandle, ...], ...] = ()
     #: Of a sweep: the groups that the lease touches, in order.
     groups: tuple[Mapping[str, object], ...] = ()
+    #: Of a sweep with an adaptive search; such a lease lies within one group.
+    study: StudyInputs | None = None

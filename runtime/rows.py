@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from umbel.runtime.asked_chunk import AskedChunk, asked_column
 from umbel.runtime.credentials import hidden_values
 from umbel.runtime.metrics import DEFAULT
 from umbel.runtime.programs import SweepProgram
@@ -106,12 +107,16 @@ class TrialChunk:
         # Made before the trials run: a function may change the config that it is given.
         self.keys: list[str] = trial_keys(program.code, data, self.configs, self.seeds, value_digest)
 
+    def trials(self) -> Iterable[tuple[object, int]]:
+        """The trials' configs and seeds."""
+        return zip(self.configs, self.seeds, strict=True)
+
 
 @dataclass(slots=True)
 class TrialPart:
     """Outcomes of the trials ``[offset, offset + len(outcomes))`` of a chunk, for rows."""
 
-    chunk: TrialChunk
+    chunk: TrialChunk | AskedChunk
     offset: int
     outcomes: Sequence[Outcome]
     attempt: int
@@ -151,10 +156,8 @@ class TrialRows:
         for name in program.group_names:
             values = [part.chunk.group_keys[name] for part in parts]
             columns[name] = _group_column(values, which)
-        for name in program.source.space.column_names:
-            config = [_cut(part, part.chunk.batch.columns[name]) for part in parts]
-            hide = self._hidden.get(name)
-            columns[f"config_{name}"] = _config_column(config if hide is None else [list(map(hide, c)) for c in config])
+        for name, column in self._configs(parts):
+            columns[f"config_{name}"] = column
         for name, column in self._metrics(outcomes):
             columns[name] = column
         columns["status"] = coded([outcome.status for outcome in outcomes])
@@ -170,7 +173,27 @@ class TrialRows:
         columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])
         columns.update(_model_columns([outcome.model for outcome in outcomes]))
         columns["reused_from"] = strings([None] * total)
+        if program.search is not None:
+            asked = [(part, _asked(part)) for part in parts]
+            columns["params"] = strings([each for part, chunk in asked for each in _cut(part, chunk.params)])
+            columns["distributions"] = coded(
+                [each for part, chunk in asked for each in _cut(part, chunk.distributions)]
+            )
         return pa.record_batch(columns)
+
+    def _configs(self, parts: Sequence[TrialPart]) -> Iterable[tuple[str, pa.Array]]:
+        """The columns of the configs, and their names."""
+        if self._program.search is None:
+            for name in self._program.source.space.column_names:
+                config = [_cut(part, _drawn(part).batch.columns[name]) for part in parts]
+                hide = self._hidden.get(name)
+                yield name, _config_column(config if hide is None else [list(map(hide, each)) for each in config])
+            return
+        asked = [(part, _asked(part)) for part in parts]
+        for name in dict.fromkeys(name for _, chunk in asked for name in chunk.config_names):
+            hide = self._hidden.get(name)
+            values = [v for part, chunk in asked for v in chunk.config_values(name, part.offset, len(part.outcomes))]
+            yield name, asked_column(values if hide is None else list(map(hide, values)))
 
     def reused(self, rows: pa.Table, trials: Sequence[int]) -> pa.RecordBatch:
         """Rows of an earlier run as rows of this one.
@@ -266,6 +289,16 @@ def output_rows(place: Place, output: Sequence[tuple[int, int, str]]) -> pa.Reco
             "text": strings([text.encode(errors="replace").decode() for _, _, text in output]),
         }
     )
+
+
+def _drawn(part: TrialPart) -> TrialChunk:
+    assert isinstance(part.chunk, TrialChunk)
+    return part.chunk
+
+
+def _asked(part: TrialPart) -> AskedChunk:
+    assert isinstance(part.chunk, AskedChunk)
+    return part.chunk
 
 
 def _cut(part: TrialPart, column: Any) -> Any:

@@ -226,7 +226,7 @@ def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, A
     """The plan's graph, with the sweeps whose trials an earlier run may have done marked as such."""
     specs = list(plan.graph)
     for planned in plan.nodes:
-        if not isinstance(planned.node, Sweep) or not planned.node.task.cache:
+        if not isinstance(planned.node, Sweep) or not planned.node.task.cache or planned.node.search is not None:
             continue
         code = plan.code[planned.id].digest
         mark_sweep(store.objects, code, str(record["created"]), str(record["id"]), planned.name)

@@ -31,6 +31,8 @@ class Candidate:
     #: All metrics of the trial, as (name, value).
     metrics: tuple[tuple[str, float], ...]
     model: str | None
+    #: What an adaptive search suggested, as JSON.
+    params: str | None = None
 
 
 class Selection:
@@ -84,7 +86,11 @@ class Selection:
         names = [name for name in rows.schema.names if name.startswith(PREFIX)]
         taken = rows.select([*names, "model"]).take(integers(places))
         *metrics, models = (python_values(column) for column in taken.columns)
-        for (score, trial), values, model in zip(merits, zip(*metrics, strict=True), models, strict=True):
+        asked = "params" in rows.schema.names
+        params = python_values(rows.column("params").take(integers(places))) if asked else [None] * len(models)
+        for (score, trial), values, model, asked_for in zip(
+            merits, zip(*metrics, strict=True), models, params, strict=True
+        ):
             # A name of its own for each candidate: pickles of several must not tell which came in one batch.
             found = tuple(
                 (name.removeprefix(PREFIX), value)
@@ -92,7 +98,7 @@ class Selection:
                 if value is not None
             )
             held = self._groups.setdefault(trial // self._trials, [])
-            held.append(Candidate(score, trial, found, model))
+            held.append(Candidate(score, trial, found, model, asked_for))
             held.sort()
             del held[self._k :]
             if self._leader is None or held[0] < self._leader:

@@ -224,7 +224,8 @@ class Session:
                 assert report is not None
                 self.ledger.record(command, report)
             case Grant(worker, lease):
-                self._workers.grant(worker, lease, self.ledger.inputs(lease))
+                whole_blocks = bool(self.engine.nodes[lease.node].whole_blocks)
+                self._workers.grant(worker, lease, self.ledger.inputs(lease, whole_blocks=whole_blocks))
             case Revoke(worker, lease_id, stop):
                 self._workers.revoke(worker, lease_id, stop)
             case Evaluate(node, start, stop):

@@ -10,9 +10,11 @@ from typing import Any, cast
 
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep
 from umbel.runtime.programs import InputKind
+from umbel.runtime.searches import adaptive_search, is_adaptive, placeholder_space
 from umbel.runtime.sequences import as_sequence
 from umbel.runtime.spaces import to_space
 from umbel.runtime.task import Task, default_name, signature_of
+from umbel.scheduler.adaptive import AdaptiveSearch
 from umbel.scheduler.errors import GraphError, SpaceError, UsageError
 from umbel.scheduler.sampling import Search, TrialSource, validate_search
 from umbel.scheduler.space import Space
@@ -27,7 +29,7 @@ KEEPS = ("best", "all", "none")
 RESERVED = frozenset(
     {
         *("run", "sweep", "trial", "status", "error", "attempt", "seed", "started", "seconds", "host", "worker"),
-        *("code", "data", "key", "model", "model_at", "model_payload", "reused_from"),
+        *("params", "distributions", "code", "data", "key", "model", "model_at", "model_payload", "reused_from"),
     }
 )
 #: How the names of its columns of configs and metrics begin.
@@ -37,13 +39,13 @@ RESERVED_PREFIXES = ("config_", "metric_")
 def sweep(
     fn: Callable[..., Any] | Task[..., Any],
     *,
-    space: Mapping[str, Any] | None = None,
+    space: Mapping[str, Any] | Callable[..., Any] | None = None,
     metric: str | None = None,
     mode: str = "min",
     over: Mapping[str, Sequence[Any] | Node | Elements] | None = None,
     data: Any = None,
     trials: int | None = None,
-    search: str = "random",
+    search: Any = "random",
     seed: int = 0,
     keep: str = "best",
     name: str | None = None,
@@ -54,7 +56,8 @@ def sweep(
         fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric
             name, or `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
         space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of
-            these. Required.
+            these; or a function ``fn(trial: optuna.Trial)`` that suggests what it needs, and may return a dict of
+            further values ("define by run"). Required.
         metric: the name of the metric that trials are compared by. Required.
         mode: "min" if less is better, "max" if more is.
         over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
@@ -63,7 +66,9 @@ def sweep(
         data: one element a group (a fan-out, the ``elements()`` of a node, or a sequence, as long as there are groups),
             or a single value or node for all.
         trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
-        search: "random" or "grid".
+        search: "random" or "grid"; or, building upon the trials before in the same group, "tpe", "gp", "cmaes",
+            "nsga2", a sampler of Optuna's (each group gets a copy), or a function ``fn(group) -> sampler``. A function
+            whose parameter is called ``trial`` defines the space, and is searched by TPE.
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
         keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what
             their worker has seen of the group), "all" or "none".
@@ -96,10 +101,17 @@ def sweep(
         )
     axes = _axes(over)
     groups = None if any(isinstance(values, Node) for values in axes.values()) else groups_of(axes)
-    converted = to_space(space)
-    _check_names(converted, list(axes))
-    count = validate_search(converted, search, trials)
-    source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
+    adaptive: AdaptiveSearch | None = None
+    if is_adaptive(search, space):
+        defined = placeholder_space() if space is None else space if callable(space) else to_space(space)
+        _check_names(defined if isinstance(defined, Space) else placeholder_space(), list(axes))
+        adaptive = adaptive_search(search, defined, seed=int(seed), sweep=name, trials=trials, mode=mode)
+        source = adaptive.source
+    else:
+        converted = to_space(space)
+        _check_names(converted, list(axes))
+        count = validate_search(converted, search, trials)
+        source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
     arguments = () if data is None else (_data_argument(data, None if groups is None else len(groups), over),)
     _check_signature(task, bool(arguments))
     arguments += tuple(
@@ -115,6 +127,7 @@ def sweep(
         metric=metric,
         mode=mode,
         keep=keep,
+        search=adaptive,
     )
 
 

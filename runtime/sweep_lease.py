@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from math import inf, isfinite
+from collections.abc import Mapping
+from math import inf, isfinite, nan
 
 from umbel.runtime import context as trial_context
+from umbel.runtime.asked_chunk import AskedChunk, AskFailed
 from umbel.runtime.calls import Call, describe_error, input_digests, store_failed
 from umbel.runtime.checkpoints import TrialCheckpoints
 from umbel.runtime.context import TrialContext
@@ -23,6 +25,7 @@ from umbel.runtime.values import (
     store_model,
 )
 from umbel.scheduler.protocol import Lease, Retry
+from umbel.storage.trial_rows import SUCCEEDED
 
 __all__ = ["SweepLease"]
 
@@ -40,7 +43,7 @@ class SweepLease(RunningLease):
         self._inputs = inputs
         self._program = program
         self._rows = rows
-        self._chunks: list[tuple[TrialChunk, list[Outcome]]] = []
+        self._chunks: list[tuple[TrialChunk | AskedChunk, list[Outcome]]] = []
         #: Outcomes in chunks that have been collected whole and dropped.
         self._dropped = 0
         self._best: dict[int, float] = {}
@@ -63,12 +66,14 @@ class SweepLease(RunningLease):
         first_group = start // trials
         while start < self.stop:
             group = start // trials
-            stop = min(self.stop, (group + 1) * trials, start + CHUNK)
+            stop = min(self.stop, (group + 1) * trials)
+            if self._program.search is None:
+                stop = min(stop, start + CHUNK)
             handles = self._group_handles(group - first_group)
             digests = input_digests(self._program.parameters, handles, group)
             data = digests[0] if digests else None
             keys = self._inputs.groups[group - first_group]
-            chunk = TrialChunk(self._program, keys, group, start - group * trials, stop - group * trials, data)
+            chunk = self._chunk(keys, group, start, stop, data)
             outcomes: list[Outcome] = []
             self._chunks.append((chunk, outcomes))
             try:
@@ -79,11 +84,21 @@ class SweepLease(RunningLease):
                 text = f"the group's data can't be loaded: {describe_error(error)}"
                 retry = self._call.retries(error)
                 now = time.time()
-                outcomes.extend(Outcome(now, 0.0, None, "failed", text, retry=retry) for _ in chunk.configs)
+                if isinstance(chunk, AskedChunk):
+                    chunk.leave_out()
+                outcomes.extend(Outcome(now, 0.0, None, "failed", text, retry=retry) for _ in chunk.seeds)
             else:
                 if not self._run_chunk(chunk, outcomes, args, kwargs):
                     return
             start = stop
+
+    def _chunk(
+        self, keys: Mapping[str, object], group: int, start: int, stop: int, data: str | None
+    ) -> TrialChunk | AskedChunk:
+        program, first = self._program, group * self._program.source.trials
+        if program.search is None:
+            return TrialChunk(program, keys, group, start - first, stop - first, data)
+        return AskedChunk(program, keys, group, start - first, stop - first, data, self._inputs.study)
 
     def _group_handles(self, group_in_lease: int) -> list[tuple[ValueHandle, ...]]:
         chosen: list[tuple[ValueHandle, ...]] = []
@@ -93,7 +108,7 @@ class SweepLease(RunningLease):
         return chosen
 
     def _run_chunk(
-        self, chunk: TrialChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
+        self, chunk: TrialChunk | AskedChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
     ) -> bool:
         """Run a chunk's trials; False if the lease ended before its last."""
         function, metric = self._call.function, self._program.metric
@@ -111,13 +126,16 @@ class SweepLease(RunningLease):
         kept.tail = tail = Tail()
         add = outcomes.append
         index = chunk.first
-        for config, seed in zip(chunk.configs, chunk.seeds, strict=True):
+        tell = chunk.tell if isinstance(chunk, AskedChunk) else None
+        for config, seed in chunk.trials():
             self._current_since = started = clock()
             self._current = index
             if index >= self.stop:
                 break
             context.index, context.seed = index, seed
             try:
+                if type(config) is AskFailed:
+                    raise config.error
                 result = function(config, *args, **kwargs)
             except BaseException as error:
                 seconds = clock() - started
@@ -139,9 +157,18 @@ class SweepLease(RunningLease):
                 context.state = None
             if tail:
                 outcome.output = tail.take()
+            if tell is not None and not outcome.retry:
+                tell(index, self._values(outcome))
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
         return index == chunk.stop
+
+    def _values(self, outcome: Outcome) -> tuple[float] | None:
+        """What an adaptive search is told of a trial; None: it failed."""
+        if outcome.metrics is None or outcome.status not in SUCCEEDED:
+            return None
+        metric = self._program.metric
+        return (outcome.metrics.get(metric, outcome.metrics.get(DEFAULT, nan)),)
 
     def _open_state(self, trial: int) -> TrialCheckpoints:
         place = self._rows.place

@@ -32,6 +32,7 @@ __all__ = [
     "Space",
     "Stepped",
     "Uniform",
+    "column_name",
     "dimension_name",
     "in_dimension",
 ]
@@ -51,8 +52,8 @@ def in_dimension(path: Path, error: SpaceError) -> SpaceError:
     return SpaceError(what, got=error.got, expected=error.expected, hint=error.hint)
 
 
-def _column_name(path: Path) -> str:
-    """The keys joined by "_", in the characters that every warehouse takes without quotes (after ``config_``)."""
+def column_name(path: Path) -> str:
+    """A dimension's column: its keys joined by "_", in the characters that need no quotes (after ``config_``)."""
     return re.sub(r"[^A-Za-z0-9_]", "_", "_".join(path))
 
 
@@ -85,7 +86,7 @@ class Space:
             _check_path(path)
             if not isinstance(domain, Domain):
                 raise in_dimension(path, SpaceError("not a domain", got=domain, expected="a Domain"))
-            folded = _column_name(path).casefold()
+            folded = column_name(path).casefold()
             if folded in taken:
                 raise SpaceError(
                     "two dimensions would share one column of the trials table",
@@ -104,7 +105,7 @@ class Space:
                         expected="either a domain or a dict under a name",
                     )
         object.__setattr__(self, "dimensions", dimensions)
-        object.__setattr__(self, "column_names", tuple(_column_name(path) for path, _ in dimensions))
+        object.__setattr__(self, "column_names", tuple(column_name(path) for path, _ in dimensions))
 
     @classmethod
     def from_nested(

@@ -35,6 +35,7 @@ from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns,
 from umbel.storage.value_rows import models_of, read_elements, read_output, read_value
 
 if TYPE_CHECKING:
+    import optuna
     import pyarrow.dataset
 
 __all__ = ["Run", "run_status"]
@@ -185,6 +186,20 @@ class Run(RunOrigins):
                 stacklevel=2,
             )
         return rows
+
+    def study(self, group: object = None, sweep: object = None) -> optuna.Study:
+        """The finished trials of one group as a study of Optuna's, for `optuna.visualization` and `optuna.importance`.
+
+        Args:
+            group: its keys and values, ``{"country": "DEU"}``, or the value if there is one key; None: the only group.
+            sweep: its name, or the sweep itself; None: the only one.
+
+        Raises:
+            NotFoundError: there is no such group.
+        """
+        from umbel.storage.studies import study_of
+
+        return study_of(self.objects, self.record, self.graph.sweep(sweep), group)
 
     def failures(self) -> pa.Table:
         """All trials and elements that did not succeed, of all nodes in the order of the graph.

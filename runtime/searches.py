@@ -1,0 +1,147 @@
+"""What does `search=` mean? A name, a sampler of Optuna's, a factory of samplers, or a function that defines the space.
+
+Foreign objects are told by the names of their classes, so that reading the argument does not import Optuna: whoever
+made a sampler has imported it. It must not know sweeps or graphs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from umbel.scheduler.adaptive import (
+    SAMPLERS,
+    AdaptiveSearch,
+    CopiedSampler,
+    Define,
+    Direction,
+    MakeSampler,
+    NamedSampler,
+    check_fits,
+    to_distributions,
+)
+from umbel.scheduler.domains import Constant
+from umbel.scheduler.errors import SpaceError, UsageError
+from umbel.scheduler.sampling import MAX_TRIALS, SEARCHES, TrialSource
+from umbel.scheduler.space import Space
+
+__all__ = ["adaptive_search", "is_adaptive", "placeholder_space"]
+
+_KNOWN = ", ".join(f'"{name}"' for name in dict.fromkeys((*SEARCHES, *SAMPLERS)))
+
+
+def is_adaptive(search: object, space: object) -> bool:
+    """Whether a search builds upon results, or the space is defined trial by trial.
+
+    Raises:
+        UsageError: there is no such search.
+    """
+    if callable(space):
+        return True
+    if isinstance(search, str):
+        if search in (*SEARCHES, *SAMPLERS):
+            return search not in SEARCHES
+    elif _is_sampler(search) or callable(search):
+        return True
+    raise UsageError(
+        "there is no such search",
+        got=repr(search),
+        expected=f"{_KNOWN}, a sampler of Optuna's, or a function",
+        hint='search="random" suits every space, search="tpe" learns from the trials before',
+    )
+
+
+def adaptive_search(
+    search: Any, space: Space | Callable[..., Any], *, seed: int, sweep: str, trials: int | None, mode: str
+) -> AdaptiveSearch:
+    """The search of a sweep, for which `is_adaptive` is true.
+
+    Raises:
+        UsageError: ``trials`` is missing or no count, or a package is missing.
+        SpaceError: the space is not one that this search can walk.
+    """
+    if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= MAX_TRIALS:
+        raise UsageError(
+            f"search={_label(search)!r} needs a number of trials",
+            got=f"trials={trials!r}",
+            expected="a whole number ≥ 1",
+            hint="for example trials=100, for a hundred in each group",
+        )
+    define: Define | None = None if isinstance(space, Space) else space
+    if not isinstance(search, str) and not _is_sampler(search) and _defines(search):
+        if isinstance(space, Space) and space is not _PLACEHOLDER:
+            raise UsageError(
+                "there are two spaces",
+                got=f"space=…, and the function {_label(search)!r} as search=, which takes a trial",
+                expected="one of them",
+                hint="leave space= out, or give search= a sampler",
+            )
+        define, search = search, "tpe"
+    if isinstance(space, Space) and define is None:
+        if space is _PLACEHOLDER:
+            raise SpaceError("the search space is missing", expected="space={…}, or a function that takes a trial")
+        if isinstance(search, str):
+            check_fits(search, space)
+        else:
+            to_distributions(space)
+    directions: tuple[Direction, ...] = ("minimize" if mode == "min" else "maximize",)
+    held = space if isinstance(space, Space) and define is None else _PLACEHOLDER
+    source = TrialSource(held, "random", seed, sweep, trials)
+    return AdaptiveSearch(_label(search), _maker(search), source, directions, define)
+
+
+#: Stands where a space is asked for and a function defines it.
+_PLACEHOLDER = Space(((("defined_by_run",), Constant(True)),))
+
+
+def placeholder_space() -> Space:
+    """The space of a sweep whose trials define it."""
+    return _PLACEHOLDER
+
+
+def _maker(search: Any) -> MakeSampler:
+    if isinstance(search, str):
+        return NamedSampler(search)
+    if _is_sampler(search):
+        return CopiedSampler(search)
+    return _Factory(search)
+
+
+class _Factory:
+    """A user's function from a group to a sampler."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, group: Any, seed: int) -> Any:
+        sampler = self._make(dict(group))
+        if not _is_sampler(sampler):
+            raise UsageError(
+                f"the function {_label(self._make)!r}, given as search=, did not return a sampler",
+                got=sampler,
+                expected="an optuna.samplers sampler",
+                hint="a function whose parameter is called trial defines the space instead",
+            )
+        return sampler
+
+
+def _label(search: object) -> str:
+    if isinstance(search, str):
+        return search
+    return str(getattr(search, "__qualname__", None) or type(search).__name__)
+
+
+def _is_sampler(value: object) -> bool:
+    return any(
+        cls.__name__ == "BaseSampler" and cls.__module__.startswith("optuna.samplers") for cls in type(value).__mro__
+    )
+
+
+def _defines(function: Callable[..., Any]) -> bool:
+    """Whether a function takes a trial: its parameter is called so, or annotated as one."""
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    return first is not None and (first.name == "trial" or "Trial" in str(first.annotation))

@@ -1,0 +1,53 @@
+"""What is known of the trials of each study of a sweep? The driver keeps it for whoever goes on with one.
+
+A study's trials are forgotten once all of them have ended. It must not know samplers.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from umbel.scheduler.adaptive import KnownTrial
+from umbel.storage.columns import int_values, python_values
+from umbel.storage.trial_rows import SUCCEEDED, metric_column
+
+__all__ = ["StudyRecords"]
+
+
+class StudyRecords:
+    """The studies of one sweep.
+
+    Args:
+        trials: how many a group.
+        metric: the metric that the search is told.
+    """
+
+    def __init__(self, trials: int, metric: str) -> None:
+        self._trials = trials
+        self._column = metric_column(metric)
+        self._groups: dict[int, dict[int, KnownTrial]] = {}
+        self._complete: set[int] = set()
+
+    def add(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Take rows of the trials table into account; needs trial, status, params and the metric, if there is one."""
+        names = rows.schema.names
+        columns = [
+            python_values(rows.column(name)) if name in names else [None] * rows.num_rows
+            for name in ("status", "params", self._column)
+        ]
+        for trial, status, params, value in zip(int_values(rows.column("trial")).tolist(), *columns, strict=True):
+            group, number = divmod(trial, self._trials)
+            if group in self._complete:
+                continue
+            values = (float(value),) if value is not None and status in SUCCEEDED else None
+            known = self._groups.setdefault(group, {})
+            known[number] = KnownTrial(number, None if params is None else json.loads(params), values)
+            if len(known) == self._trials:
+                del self._groups[group]
+                self._complete.add(group)
+
+    def known(self, group: int) -> tuple[KnownTrial, ...]:
+        """What is known of a group's trials, in order."""
+        return tuple(trial for _, trial in sorted(self._groups.get(group, {}).items()))
