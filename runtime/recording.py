@@ -68,6 +68,7 @@ def record_programs(plan: Plan, objects: ObjectStore) -> tuple[dict[str, str], l
                 "code": program.code,
                 "metric": program.metric,
                 "data": _data(planned, objects) if node.has_data else None,
+                "define": _define(program),
             }
             data = content["data"] or {}
             needed += [digest for digest in data.get("digests", ()) if digest not in data["small"]]
@@ -78,6 +79,12 @@ def record_programs(plan: Plan, objects: ObjectStore) -> tuple[dict[str, str], l
 def _without_credentials(program: SweepProgram) -> Any:
     hidden = hidden_values(program.source.space)
     return replace(program.source, space=hidden.space()) if hidden else program.source
+
+
+def _define(program: SweepProgram) -> bytes | None:
+    """The function that defines the space trial by trial, if there is one."""
+    define = None if program.search is None else program.search.define
+    return None if define is None else _pickled(define)
 
 
 def _data(planned: PlannedNode, objects: ObjectStore) -> dict[str, Any]:

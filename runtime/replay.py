@@ -7,6 +7,7 @@ What else may make a difference is said: packages and machine. Nothing is writte
 
 from __future__ import annotations
 
+import json
 import math
 import pdb
 import struct
@@ -28,6 +29,7 @@ from umbel.runtime.results import Result
 from umbel.runtime.sequences import item
 from umbel.runtime.values import ValueHandle, item_digest, value_digest
 from umbel.runtime.why_failed import read_error
+from umbel.scheduler.adaptive import config_of
 from umbel.scheduler.errors import NotFoundError, UmbelError
 from umbel.scheduler.identity import group_key, trial_keys
 from umbel.storage.artifacts import get_artifact
@@ -152,10 +154,11 @@ def replay(
     group, position = divmod(trial, record.trials)
     keys = dict(zip(record.group_names, record.groups[group], strict=True)) if record.groups else {}
     batch = program["source"].batch(group_key(keys), position, position + 1)
-    given, seed = batch.configs(keys)[0], int(batch.seeds[0])
-    given.update(config or {})
+    seed = int(batch.seeds[0])
     differences = [f"config: {', '.join(map(repr, config))} replaced"] if config else []
     with recorded_modules(run.source_files(), run.record.get("modules") or {}):
+        given = _config(row, program, keys) if row.get("params") is not None else batch.configs(keys)[0]
+        given.update(config or {})
         function, missing = load_function(program["function"])
         differences += [f"a credential is missing: {name}" for name in missing]
         arguments: list[object] = []
@@ -189,6 +192,12 @@ def replay(
         tuple(environment_changes(run.environment(row["host"]) or {}, environment())),
         model,
     )
+
+
+def _config(row: Mapping[str, Any], program: Mapping[str, Any], keys: Mapping[str, object]) -> dict[str, object]:
+    """The config of a trial whose params a sampler suggested."""
+    define = None if program["define"] is None else load_function(program["define"])[0]
+    return config_of(json.loads(row["params"]), program["source"].space, define, keys)
 
 
 def _row(run: Run, sweep: SweepRecord, trial: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def is_adaptive(search: object, space: object) -> bool:
     """Whether a search builds upon results, or the space is defined trial by trial.
 
     Raises:
-        UsageError: there is no such search.
+        SpaceError: there is no such search.
     """
     if callable(space):
         return True
@@ -44,7 +44,7 @@ def is_adaptive(search: object, space: object) -> bool:
             return search not in SEARCHES
     elif _is_sampler(search) or callable(search):
         return True
-    raise UsageError(
+    raise SpaceError(
         "there is no such search",
         got=repr(search),
         expected=f"{_KNOWN}, a sampler of Optuna's, or a function",

@@ -39,6 +39,7 @@ __all__ = [
     "KnownTrial",
     "NamedSampler",
     "check_fits",
+    "config_of",
     "study_seed",
     "to_distributions",
 ]
@@ -145,38 +146,8 @@ class AdaptiveSearch:
         return GroupStudy(self, self.make_sampler(group, seed))
 
     def config(self, params: Mapping[str, Any], group: Mapping[str, object]) -> dict[str, object]:
-        """The config that a trial function is given.
-
-        Raises:
-            SpaceError: a name is both in the space and a group key, or ``define`` returned no dict.
-        """
-        config: dict[str, object] = {}
-        if self.define is not None:
-            import optuna
-
-            extra = self.define(optuna.trial.FixedTrial(dict(params)))
-            if extra is not None and not isinstance(extra, Mapping):
-                raise SpaceError(
-                    "the function that defines the space did not return a dict",
-                    got=extra,
-                    expected="further values of the config by name, or None",
-                )
-            config = {**params, **(extra or {})}
-        else:
-            for path, domain in self.source.space.dimensions:
-                branch = config
-                for key in path[:-1]:
-                    branch = branch.setdefault(key, {})  # type: ignore[assignment]
-                branch[path[-1]] = _value_of(domain, params.get(dimension_name(path)))
-        clash = [name for name in group if name in config]
-        if clash:
-            raise SpaceError(
-                f"{clash[0]!r} is both a group key and in the search space",
-                got=repr(clash[0]),
-                expected="group keys and params of different names, since both stand in the config",
-                hint="rename one of them",
-            )
-        return {**config, **copy.copy(dict(group))}
+        """The config that a trial function is given; see `config_of`."""
+        return config_of(params, self.source.space, self.define, group)
 
 
 class GroupStudy:
@@ -241,6 +212,49 @@ class GroupStudy:
             self._study.enqueue_trial(dict(trial.params or {}))
             self.ask(trial.number)
             self.tell(trial.number, trial.values)
+
+
+def config_of(
+    params: Mapping[str, Any], space: Space, define: Define | None, group: Mapping[str, object]
+) -> dict[str, object]:
+    """The config that a trial function is given for params that a sampler suggested.
+
+    Args:
+        params: by name.
+        space: what was searched, unless a function defines it.
+        define: that function.
+        group: the group's keys and values.
+
+    Raises:
+        SpaceError: a name is both in the space and a group key, or ``define`` returned no dict.
+    """
+    config: dict[str, object] = {}
+    if define is not None:
+        import optuna
+
+        extra = define(optuna.trial.FixedTrial(dict(params)))
+        if extra is not None and not isinstance(extra, Mapping):
+            raise SpaceError(
+                "the function that defines the space did not return a dict",
+                got=extra,
+                expected="further values of the config by name, or None",
+            )
+        config = {**params, **(extra or {})}
+    else:
+        for path, domain in space.dimensions:
+            branch = config
+            for key in path[:-1]:
+                branch = branch.setdefault(key, {})  # type: ignore[assignment]
+            branch[path[-1]] = _value_of(domain, params.get(dimension_name(path)))
+    clash = [name for name in group if name in config]
+    if clash:
+        raise SpaceError(
+            f"{clash[0]!r} is both a group key and in the search space",
+            got=repr(clash[0]),
+            expected="group keys and params of different names, since both stand in the config",
+            hint="rename one of them",
+        )
+    return {**config, **copy.copy(dict(group))}
 
 
 def to_distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -134,7 +134,7 @@ REFUSED = [
         SpaceError,
         "no such search",
         "'anneal'",
-        "'random' or 'grid'",
+        '"random", "grid", "tpe"',
         'search="random"',
     ),
     Refused(
