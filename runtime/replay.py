@@ -33,6 +33,7 @@ from umbel.scheduler.adaptive import config_of
 from umbel.scheduler.errors import NotFoundError, UmbelError
 from umbel.scheduler.identity import group_key, trial_keys
 from umbel.storage.artifacts import get_artifact
+from umbel.storage.checkpoints import list_checkpoints
 from umbel.storage.codecs import decode
 from umbel.storage.columns import python_rows
 from umbel.storage.graph_record import SweepRecord
@@ -172,6 +173,8 @@ def replay(
         same_inputs = key == row["key"] and not missing
         if not same_inputs and not differences:
             differences.append("config: a value was left out of the record as a credential")
+        if int(row["attempt"] or 1) > 1 and list_checkpoints(run.objects, run.id, record.name, trial):
+            differences.append("it went on from a checkpoint that an earlier attempt saved, and a replay begins anew")
         context = TrialContext(record.name, keys, trial, seed, 1, record.metric)
         recorded_failed = row["status"] not in SUCCEEDED
         status, metrics, error, model = _call(function, given, arguments, context, debug, recorded_failed)
