@@ -214,7 +214,7 @@ def _carry_out(
         return "stopped"
     if resumed < session.total or store.load_end(run_id) is None:
         counts = {"total": session.total, "failed": ledger.failed}
-        write_mentions(store.objects, run_id, ledger.mentions)
+        write_mentions(store.objects, record, ledger.sizes.found, ledger.mentions)
         store.end_run(run_id, {"status": "done", "counts": counts, "sizes": ledger.sizes.found})
     for text in ledger.warnings():
         shown.warn(text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.scheduler.errors import StoreCorruptError, UsageError
-from umbel.storage import layout
+from umbel.scheduler.errors import UsageError
 from umbel.storage.columns import empty_table, int_values, integers
-from umbel.storage.graph_record import GraphRecord
-from umbel.storage.mentions import DATA, MODEL, VALUE, read_mentions
+from umbel.storage.mentions import DATA, MODEL, VALUE, RunMentions
+from umbel.storage.mentions_index import all_mentions
 from umbel.storage.objects import ObjectStore
-from umbel.storage.revealed import revealed
 from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import unify
 from umbel.storage.trial_rows import read_trials
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Downstream", "Use", "find_downstream"]
 
-#: Runs that are looked at at once, for stores whose answers take time.
-_READERS = 32
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _ROLES = 3
 Flags = npt.NDArray[np.bool_]
@@ -150,35 +145,21 @@ def find_downstream(objects: ObjectStore, digest: str) -> Downstream:
             got=repr(digest),
             expected="8 to 64 hexadecimal digits, as lineages, `umbel show` and the trials table give them",
         )
-    runs = objects.list_folders(layout.RUNS)
-    if objects.is_local_path or objects.is_process_local:
-        found = [_use(objects, run_id, text) for run_id in runs]
-    else:
-        with ThreadPoolExecutor(_READERS) as readers:
-            found = list(readers.map(lambda run_id: _use(objects, run_id, text), runs))
+    found = [_use(run_id, mentions, text) for run_id, mentions in all_mentions(objects)]
     uses = sorted((use for use in found if use is not None), key=lambda use: (use.created, use.run), reverse=True)
     return Downstream(objects, text, uses)
 
 
-def _use(objects: ObjectStore, run_id: str, digest: str) -> Use | None:
-    try:
-        record = read_run_record(objects, run_id)
-    except StoreCorruptError:
-        return None  # Store.runs warns of it
-    if record is None:
-        return None
-    mentions = read_mentions(objects, run_id, record)
+def _use(run_id: str, mentioned: RunMentions, digest: str) -> Use | None:
+    summary, mentions = mentioned.summary, mentioned.columns
     shift = np.uint64(4 * max(0, 16 - len(digest)))
     wanted = np.uint64(int(digest[:16], 16))
     hits = np.flatnonzero((mentions["digest"] >> shift) == wanted)
-    recorded = _recorded(record, digest)
+    recorded = _recorded(summary, digest)
     if not len(hits) and not recorded:
         return None
-    graph = GraphRecord(record)
-    if not graph.complete:
-        graph = revealed(graph, objects)
-    entries = record["graph"]["nodes"]
-    affected = _follow(entries, graph, mentions, hits, recorded)
+    entries = summary["nodes"]
+    affected = _follow(entries, mentions, hits, recorded)
     roles = [*dict.fromkeys(role for role, _ in recorded), *_roles(entries, mentions, hits)]
     models = mentions["kind"] == MODEL
     trials = count = 0
@@ -189,21 +170,18 @@ def _use(objects: ObjectStore, run_id: str, digest: str) -> Use | None:
             continue
         made[entry["name"]] = np.flatnonzero(flags).tolist()
         index = mentions["index"][models & (mentions["node"] == position)]
-        per = int(entry["sweep"]["trials"]) if entry.get("sweep") else 1
-        trials += int(flags.sum()) * per if entry.get("sweep") else 0
+        per = int(entry.get("trials") or 1)
+        trials += int(flags.sum()) * per if entry["kind"] == "sweep" else 0
         count += int(flags[np.minimum(index // per, len(flags) - 1)].sum())
-    return Use(run_id, str(record.get("created", "")), str(record.get("user", "")), tuple(roles), trials, count, made)
+    return Use(run_id, str(summary.get("created", "")), str(summary.get("user", "")), tuple(roles), trials, count, made)
 
 
-def _recorded(record: Mapping[str, Any], digest: str) -> list[tuple[str, int | None]]:
+def _recorded(summary: Mapping[str, Any], digest: str) -> list[tuple[str, int | None]]:
     """Where run.json names the digest: what it is there, and of which node; None: of all."""
-    found: list[tuple[str, int | None]] = []
-    for role in ("source", "environment"):
-        if str(record.get(role) or "").startswith(digest):
-            found.append((role, None))
-    if str((record.get("git") or {}).get("commit") or "").startswith(digest):
-        found.append(("commit", None))
-    for position, entry in enumerate((record.get("graph") or {}).get("nodes") or []):
+    found: list[tuple[str, int | None]] = [
+        (role, None) for role in ("source", "environment", "commit") if str(summary.get(role) or "").startswith(digest)
+    ]
+    for position, entry in enumerate(summary["nodes"]):
         if str(entry.get("code") or "").startswith(digest):
             found.append((f"code of {entry['name']}", position))
         found += [
@@ -243,7 +221,6 @@ def _roles(
 
 def _follow(
     entries: Sequence[Mapping[str, Any]],
-    graph: GraphRecord,
     mentions: Mapping[str, npt.NDArray[Any]],
     hits: npt.NDArray[np.int64],
     recorded: Sequence[tuple[str, int | None]],
@@ -252,9 +229,8 @@ def _follow(
     positions = {entry["name"]: position for position, entry in enumerate(entries)}
     affected: list[Flags] = []
     for entry in entries:
-        node = graph.node(entry["name"])
-        size = node.size or 0
-        affected.append(np.zeros(max(1, size // node.sweep.trials) if node.sweep is not None else size, np.bool_))
+        size = int(entry.get("size") or 0)
+        affected.append(np.zeros(max(1, size // int(entry["trials"])) if entry["kind"] == "sweep" else size, np.bool_))
     for _, position in recorded:
         for flags in affected if position is None else [affected[position]]:
             flags[:] = True

@@ -14,11 +14,12 @@ runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
 runs/<run-id>/checkpoints/<sweep>/<trial>/<attempt>-<n>-<id>   state of trials that save it; the last one is kept
 runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
 runs/<run-id>/workers/<host>-<id>.json    that a host has another environment than the driver
-runs/<run-id>/mentions.arrow               which digests it mentions, and where
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
 code/<sha256>.diff                        what differed from the last commit
 environments/<sha256>.json                what was installed
+mentions/<run-id>~<time>.arrow             which digests a run that is done mentions, and where
+mentions/index/<id>.parquet               many of these as one object, for stores whose answers take time
 memo/<code>/<time>~<run-id>~<sweep>       a sweep of this code began; empty
 artifacts/<sha256>                        models and large values, by content
 artifacts/packs/<sha256>                  many small models, one after another
@@ -36,6 +37,8 @@ from umbel.scheduler.errors import UsageError
 __all__ = [
     "FORMAT_OBJECT",
     "FORMAT_VERSION",
+    "MENTIONS",
+    "MENTIONS_INDEX",
     "RUNS",
     "artifact",
     "cancellation",
@@ -54,6 +57,7 @@ __all__ = [
     "owner_folder",
     "pack",
     "parse_memo_mark",
+    "parse_mentions",
     "record",
     "run_folder",
     "segment",
@@ -71,8 +75,12 @@ FORMAT_OBJECT = "umbel.json"
 FORMAT_VERSION = 1
 #: The folder of all runs.
 RUNS = "runs"
+#: The folders of what runs mention, and of its index.
+MENTIONS = "mentions"
+MENTIONS_INDEX = "mentions/index"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_MENTIONS = re.compile(r"mentions/([A-Za-z0-9_][A-Za-z0-9._-]{0,99})~(\d+)\.arrow")
 _SEGMENT = re.compile(r"(\d{8,})\.parquet(\.corrupt(?:-\d+)?)?")
 
 
@@ -102,9 +110,20 @@ def worker_note(run_id: str, host: str, environment_digest: str) -> str:
     return f"{RUNS}/{run_id}/workers/{name}-{environment_digest[:8]}.json"
 
 
-def mentions(run_id: str) -> str:
-    """The object that says which digests a run mentions."""
-    return f"{RUNS}/{run_id}/mentions.arrow"
+def mentions(run_id: str, created: str) -> str:
+    """The object that says which digests a run mentions; another run of its name, made later, has another.
+
+    Args:
+        run_id: the run.
+        created: when it was made, ISO 8601.
+    """
+    return f"{MENTIONS}/{run_id}~{re.sub('[^0-9]', '', created)[:20]}.arrow"
+
+
+def parse_mentions(path: str) -> tuple[str, str] | None:
+    """The run and the time of such an object; None for any other."""
+    match = _MENTIONS.fullmatch(path)
+    return None if match is None else (match[1], match[2])
 
 
 def owner_folder(run_id: str) -> str:

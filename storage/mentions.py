@@ -3,33 +3,49 @@
 Written once, when a run is done, so that a thousand runs can be searched for a digest by reading a thousand small
 objects instead of all their segments. Of each digest the first 64 bits are kept, in columns: which node (by its place
 in run.json), which element (of a sweep: which group or trial), and what the digest is there. A run that has none,
-because it goes on or was stopped, is read from its segments. It must not know what is made of what.
+because it goes on or was stopped, is read from its segments. How many runs are searched at once is in
+`umbel.storage.mentions_index`. It must not know what is made of what.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from umbel.scheduler.errors import NotFoundError, StoreConflictError
+from umbel.scheduler.errors import StoreConflictError
 from umbel.storage import layout
 from umbel.storage.columns import int_values, integers
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.objects import ObjectStore
+from umbel.storage.revealed import revealed
 from umbel.storage.trial_rows import read_trials
 from umbel.storage.value_rows import read_elements
 
-__all__ = ["DATA", "MODEL", "VALUE", "Mentions", "prefixes", "read_mentions", "write_mentions"]
+__all__ = [
+    "DATA",
+    "MODEL",
+    "VALUE",
+    "Mentions",
+    "RunMentions",
+    "parse_mentions",
+    "prefixes",
+    "scan_mentions",
+    "summary_of",
+    "write_mentions",
+]
 
 #: What a digest is: the value of an element, the data of a group of a sweep, the model of a trial or element.
 VALUE, DATA, MODEL = 0, 1, 2
 #: More than this are not kept in memory while a run goes on: such a run is read from its segments.
 LIMIT = 1_000_000
-_DIGITS = 64
+#: Where the file says what the run is.
+_SUMMARY = b"umbel.summary"
 _SCHEMA = pa.schema([("node", pa.int32()), ("index", pa.int64()), ("kind", pa.int8()), ("digest", pa.uint64())])
 
 Numbers = npt.NDArray[np.int64]
@@ -107,53 +123,103 @@ def prefixes(digests: list[str]) -> Prefixes:
     return np.fromiter((int(digest[:16].ljust(16, "0"), 16) for digest in digests), np.uint64, len(digests))
 
 
-def write_mentions(objects: ObjectStore, run_id: str, mentions: Mentions) -> None:
+@dataclass(frozen=True, slots=True)
+class RunMentions:
+    """What one run mentions."""
+
+    #: Of run.json what a search needs: when and by whom, code, arguments, and the graph with its sizes.
+    summary: Mapping[str, Any]
+    #: The columns node, index, kind and digest.
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+def write_mentions(
+    objects: ObjectStore, record: Mapping[str, Any], sizes: Mapping[str, int | None], mentions: Mentions
+) -> None:
     """Write what a run mentions; a second time changes nothing.
+
+    Args:
+        objects: the store.
+        record: the run's run.json.
+        sizes: by node the sizes that the run has revealed.
+        mentions: what it mentions.
 
     Raises:
         StoreError: the store can't be written.
     """
     if not mentions.complete:
         return
+    schema = _SCHEMA.with_metadata({_SUMMARY: json.dumps(summary_of(record, sizes)).encode()})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA) as stream:
-        stream.write_table(mentions.table())
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_table(mentions.table().replace_schema_metadata(schema.metadata))
     try:
-        objects.create(layout.mentions(run_id), sink.getvalue().to_pybytes())
+        objects.create(layout.mentions(str(record["id"]), str(record["created"])), sink.getvalue().to_pybytes())
     except StoreConflictError:
         return
 
 
-def read_mentions(objects: ObjectStore, run_id: str, record: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """What a run mentions, as the columns node, index, kind and digest.
+def summary_of(record: Mapping[str, Any], sizes: Mapping[str, int | None]) -> dict[str, Any]:
+    """Of run.json what a search needs."""
+    nodes = []
+    for entry in (record.get("graph") or {}).get("nodes") or []:
+        node = {name: entry.get(name) for name in ("name", "kind", "arguments", "code", "code_parts")}
+        size = entry.get("size")
+        nodes.append({**node, "size": sizes.get(entry["name"]) if size is None else size})
+        if entry.get("sweep"):
+            nodes[-1]["trials"] = entry["sweep"]["trials"]
+    kept = {name: record.get(name) for name in ("id", "created", "user", "source", "environment")}
+    return {**kept, "commit": (record.get("git") or {}).get("commit"), "nodes": nodes}
+
+
+def parse_mentions(data: bytes) -> RunMentions | None:
+    """Read what `write_mentions` wrote; None: it is damaged."""
+    try:
+        with pa.ipc.open_stream(data) as stream:
+            table = stream.read_all()
+        summary = json.loads((table.schema.metadata or {})[_SUMMARY])
+    except (pa.ArrowInvalid, KeyError, ValueError):
+        return None
+    if not table.schema.equals(_SCHEMA) or not _is_summary(summary):
+        return None
+    columns = _columns(table)
+    fits = not len(columns["node"]) or (columns["index"].min() >= 0 <= columns["node"].min())
+    return RunMentions(summary, columns) if fits and columns["node"].max(initial=-1) < len(summary["nodes"]) else None
+
+
+def _is_summary(summary: Any) -> bool:
+    """Whether it is what `summary_of` makes: anyone may have written it."""
+    if not isinstance(summary, dict) or not isinstance(summary.get("nodes"), list):
+        return False
+    return all(
+        isinstance(node, dict)
+        and isinstance(node.get("name"), str)
+        and isinstance(node.get("kind"), str)
+        and isinstance(node.get("size"), int | None)
+        and isinstance(node.get("trials", 1), int)
+        and all(isinstance(each, dict) for each in node.get("arguments") or [])
+        and all(isinstance(each, str) for each in (node.get("code_parts") or {}).values())
+        for node in summary["nodes"]
+    )
+
+
+def scan_mentions(objects: ObjectStore, record: Mapping[str, Any]) -> RunMentions:
+    """What a run mentions according to its segments: for one that goes on, or was stopped.
 
     Args:
         objects: the store.
-        run_id: the run.
-        record: its run.json, for a run that is not done: then its segments are read.
+        record: its run.json.
     """
-    found = stored_mentions(objects, run_id)
-    if found is not None:
-        return found
-    mentions, graph = Mentions(), GraphRecord(record)
+    run_id = str(record["id"])
+    mentions, graph = Mentions(), revealed(GraphRecord(record), objects)
     for position, node in enumerate(graph.nodes.values()):
         if node.sweep is not None:
             rows = read_trials(objects, run_id, node.sweep, ["trial", "data", "model"])
             mentions.add_trials(position, rows.combine_chunks(), node.sweep.trials)
         else:
             mentions.add_elements(position, read_elements(objects, run_id, node, ["digest", "model"]).combine_chunks())
-    return _columns(mentions.table())
-
-
-def stored_mentions(objects: ObjectStore, run_id: str) -> dict[str, npt.NDArray[Any]] | None:
-    """What a run that is done mentions; None: nothing was written."""
-    try:
-        data = objects.read(layout.mentions(run_id))
-        with pa.ipc.open_stream(data) as stream:
-            table = stream.read_all()
-    except (NotFoundError, pa.ArrowInvalid):
-        return None  # not there, or cut short: the segments say the same
-    return _columns(table) if table.schema.equals(_SCHEMA) else None
+    sizes = {node.name: node.size for node in graph.nodes.values()}
+    return RunMentions(summary_of(record, sizes), _columns(mentions.table()))
 
 
 def _columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:

@@ -139,7 +139,8 @@ class Store:
             UsageError: it is no digest.
             StoreError: the store can't be read.
 
-        Cost: two small reads a run that is done; a run that is not is read from its segments.
+        Cost: a small read a run that is done (on object storage one for many of them, once a search has gathered
+        these); a run that is not done is read from its segments.
         """
         self.check_format()
         return find_downstream(self.objects, digest)

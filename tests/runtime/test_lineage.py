@@ -14,8 +14,9 @@ import pytest
 import umbel
 from tests.runtime.small_graphs import run
 from umbel.scheduler.errors import NotFoundError, UsageError
+from umbel.storage import layout
 from umbel.storage.lineage_tree import Lineage
-from umbel.storage.mentions import read_mentions, stored_mentions
+from umbel.storage.mentions import parse_mentions, scan_mentions
 from umbel.storage.objects import ObjectStore
 
 COUNTRIES = ["AUT", "BRA", "CHL"]
@@ -225,26 +226,40 @@ def test_what_nobody_used(done: umbel.Run) -> None:
         store_of(done).downstream("first")
 
 
+def written(found: umbel.Run) -> dict[str, list[int]] | None:
+    """What the run wrote at its end of what it mentions."""
+    objects = ObjectStore.open(found.store_url)
+    path = layout.mentions(found.id, found.record["created"])
+    parsed = parse_mentions(objects.read(path)) if objects.exists(path) else None
+    return None if parsed is None else {name: column.tolist() for name, column in parsed.columns.items()}
+
+
+def scanned(found: umbel.Run) -> dict[str, list[int]]:
+    """What its segments say of that."""
+    parsed = scan_mentions(ObjectStore.open(found.store_url), found.record)
+    return {name: column.tolist() for name, column in parsed.columns.items()}
+
+
 def test_segments_say_the_same_as_what_is_written_at_the_end(done: umbel.Run) -> None:
-    objects = ObjectStore.open(done.store_url)
-    written = stored_mentions(objects, "first")
-    assert written is not None
-    objects.delete("runs/first/mentions.arrow")
-    read = read_mentions(objects, "first", done.record)
-    assert stored_mentions(objects, "first") is None
-    for name, column in written.items():
-        assert column.tolist() == read[name].tolist()
+    assert written(done) == scanned(done)
 
 
 def test_a_resumed_run_mentions_all(tmp_path: Path) -> None:
     write(tmp_path, [1.0, 2.0, 3.0])
     stopped = run(graph(tmp_path), tmp_path / "store", name="both", budget={"trials": 5})
     assert stopped.status == "stopped"
+    assert written(stopped) is None
     assert store_of(stopped).downstream(stopped.elements("sales")["digest"][0].as_py()).runs == ["both"]
     finished = run(graph(tmp_path), tmp_path / "store", name="both")
-    objects = ObjectStore.open(finished.store_url)
-    written = stored_mentions(objects, "both")
-    assert written is not None
-    objects.delete("runs/both/mentions.arrow")
-    read = read_mentions(objects, "both", finished.record)
-    assert all(column.tolist() == read[name].tolist() for name, column in written.items())
+    assert written(finished) == scanned(finished)
+
+
+def test_groups_that_the_run_revealed(tmp_path: Path) -> None:
+    countries = umbel.task(lambda: COUNTRIES, name="countries").bind()
+    sweep = umbel.sweep(
+        lambda config: 1.0, space={"x": [1, 2]}, over={"country": countries}, search="grid", metric="loss", name="fit"
+    )
+    found = run(sweep, tmp_path)
+    (use,) = store_of(found).downstream(found.elements("countries")["digest"][0].as_py()).uses
+    assert use.trials == 6
+    assert written(found) == scanned(found)
