@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,9 @@ from umbel.storage.run import Run, run_status
 from umbel.storage.run_records import check_version, read_end, read_run_record
 
 __all__ = ["RunSummary", "Store", "open_store"]
+
+#: Runs that are looked at at once, for stores whose answers take time.
+_READERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +73,24 @@ class Store:
             StoreError: the store can't be read.
         """
         self.check_format()
-        found = []
-        for run_id in self.objects.list_folders(layout.RUNS):
-            try:
-                record = self.load_record(run_id)
-                if record is not None:
-                    found.append(self._summary(run_id, record))
-            except (StoreCorruptError, KeyError, TypeError, ValueError) as error:
-                warnings.warn(f"the run {run_id!r} is left out: {error}", UserWarning, stacklevel=2)
+        run_ids = self.objects.list_folders(layout.RUNS)
+        if self.objects.is_local_path or self.objects.is_process_local:
+            looked_at = list(map(self._look_at, run_ids))
+        else:
+            with ThreadPoolExecutor(_READERS) as readers:
+                looked_at = list(readers.map(self._look_at, run_ids))
+        for run_id, seen in zip(run_ids, looked_at, strict=True):
+            if isinstance(seen, StoreCorruptError):
+                warnings.warn(f"the run {run_id!r} is left out: {seen}", UserWarning, stacklevel=2)
+        found = [seen for seen in looked_at if isinstance(seen, RunSummary)]
         return sorted(found, key=lambda run: (run.created, run.id), reverse=True)
+
+    def _look_at(self, run_id: str) -> RunSummary | StoreCorruptError | None:
+        try:
+            record = self.load_record(run_id)
+            return None if record is None else self._summary(run_id, record)
+        except StoreCorruptError as error:
+            return error
 
     def run(self, name_or_id: str) -> Run:
         """A run by its id, or the newest one of a name.

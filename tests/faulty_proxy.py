@@ -63,6 +63,20 @@ class FaultyProxy(ThreadingHTTPServer):
         #: By method: requests that came. By fault: requests that were made to fail.
         self.requests: Counter[str] = Counter()
         self.injected: Counter[str] = Counter()
+        #: Bytes of bodies, from clients and to them.
+        self.sent_bytes = self.received_bytes = 0
+
+    def forget(self) -> None:
+        """Count from nothing again."""
+        with self._lock:
+            self.requests.clear()
+            self.injected.clear()
+            self.sent_bytes = self.received_bytes = 0
+
+    def note_bytes(self, sent: int, received: int) -> None:
+        with self._lock:
+            self.sent_bytes += sent
+            self.received_bytes += received
 
     def next_fault(self, method: str) -> str | None:
         with self._lock:
@@ -92,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         status, headers, content = self._pass_on(body)
+        self.server.note_bytes(len(body), len(content))
         if fault == "lost reply":
             self._hang_up()
             return

@@ -12,6 +12,7 @@ __all__ = [
     "GROUPS",
     "LINEAGE",
     "calibrated_rounds",
+    "model_sweep",
     "noop",
     "noop_sweep",
     "run",
@@ -67,12 +68,22 @@ def noop_sweep(trials: int) -> umbel.Sweep:
     return _sweep(noop, trials, {})
 
 
+def with_model(config: dict[str, Any]) -> umbel.Result:
+    """A no-op that returns a model of some 300 bytes, unlike any other trial's."""
+    return umbel.Result(1.0, model={"rate": config["rate"], "weights": [config["rate"] * n for n in range(32)]})
+
+
+def model_sweep(trials: int) -> umbel.Sweep:
+    """The same with a model from each trial, all of them kept."""
+    return _sweep(with_model, trials, {}, keep="all")
+
+
 def spin_sweep(trials: int, rounds: int) -> umbel.Sweep:
     """The same with `spin`, each trial doing this many rounds."""
     return _sweep(spin, trials, {"rounds": rounds})
 
 
-def _sweep(fn: Callable[..., Any], trials: int, constants: dict[str, Any]) -> umbel.Sweep:
+def _sweep(fn: Callable[..., Any], trials: int, constants: dict[str, Any], keep: str = "best") -> umbel.Sweep:
     from ray import tune
 
     if trials % GROUPS:
@@ -88,6 +99,7 @@ def _sweep(fn: Callable[..., Any], trials: int, constants: dict[str, Any]) -> um
         over={"country": [f"C{number:03d}" for number in range(GROUPS)]},
         trials=trials // GROUPS,
         metric="score",
+        keep=keep,
     )
 
 
