@@ -129,10 +129,13 @@ class AdaptiveSearch:
     define: Define | None = None
     #: Optuna's distributions by the names of the dimensions; none if `define` says.
     distributions: dict[str, BaseDistribution] = field(init=False, repr=False, compare=False)
+    #: The same as JSON, as it is recorded with each trial.
+    distributions_text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         distributions = {} if self.define is not None else to_distributions(self.source.space)
         object.__setattr__(self, "distributions", distributions)
+        object.__setattr__(self, "distributions_text", _distributions_text(distributions))
 
     def study(self, group_key: str, group: Mapping[str, object], salt: int | None = None) -> GroupStudy:
         """The study of a group, without trials.
@@ -170,15 +173,16 @@ class GroupStudy:
         Raises:
             Exception: whatever the sampler or the user's function raises.
         """
-        from optuna.distributions import distribution_to_json
-
         define = self._search.define
-        trial = self._study.ask(None if define is not None else self._search.distributions)
-        if define is not None:
+        if define is None:
+            trial = self._study.ask(self._search.distributions)
+            drawn_from = self._search.distributions_text
+        else:
+            trial = self._study.ask()
             define(trial)
+            drawn_from = _distributions_text(trial.distributions)
         self._open[number] = trial
-        found = {name: json.loads(distribution_to_json(each)) for name, each in trial.distributions.items()}
-        return dict(trial.params), json.dumps(found)
+        return dict(trial.params), drawn_from
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
         """What came of a trial that was asked for; None, or a value that is no number: it failed."""
@@ -268,6 +272,12 @@ def to_distributions(space: Space) -> dict[str, BaseDistribution]:
         for path, domain in space.dimensions
         if not isinstance(domain, Constant)
     }
+
+
+def _distributions_text(distributions: Mapping[str, BaseDistribution]) -> str:
+    from optuna.distributions import distribution_to_json
+
+    return json.dumps({name: json.loads(distribution_to_json(each)) for name, each in distributions.items()})
 
 
 def _distribution(path: Path, domain: Domain) -> BaseDistribution:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import cpu10ms, million, noop, pipeline, reads, requests, resume, simulator, startup, values
+from tests.bench import adaptive, cpu10ms, million, noop, pipeline, reads, requests, resume, simulator, startup, values
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.machine import ROOT, describe_machine
 from tests.bench.measurement import ArmResult, Measurement, failed
@@ -36,6 +36,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "simulator": (simulator.measure, simulator.LIMIT_S),
     "requests": (requests.measure, requests.LIMIT_S),
     "reads": (reads.measure, reads.LIMIT_S),
+    "adaptive": (adaptive.measure, adaptive.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.
