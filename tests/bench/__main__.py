@@ -17,7 +17,20 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import adaptive, cpu10ms, million, noop, pipeline, reads, requests, resume, simulator, startup, values
+from tests.bench import (
+    adaptive,
+    answers,
+    cpu10ms,
+    million,
+    noop,
+    pipeline,
+    reads,
+    requests,
+    resume,
+    simulator,
+    startup,
+    values,
+)
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.machine import ROOT, describe_machine
 from tests.bench.measurement import ArmResult, Measurement, failed
@@ -31,6 +44,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "noop": (noop.measure, noop.LIMIT_S),
     "million": (million.measure, million.LIMIT_S),
     "resume": (resume.measure, resume.LIMIT_S),
+    "answers": (answers.measure, answers.LIMIT_S),
     "pipeline": (pipeline.measure, pipeline.LIMIT_S),
     "values": (values.measure, values.LIMIT_S),
     "simulator": (simulator.measure, simulator.LIMIT_S),
