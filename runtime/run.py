@@ -42,6 +42,8 @@ from umbel.storage.store import Store, open_store
 __all__ = ["default_store", "run"]
 
 EXECUTORS = ("ray", "inline")
+#: Seconds to wait for a store that does not answer when a run has ended by an error, which may well be that one.
+RELEASE_PATIENCE_S = 5.0
 
 
 def default_store() -> str:
@@ -140,7 +142,8 @@ def run(
         reason = _carry_out(plan, literals, opened, record, ownership, shown, how, started, about)
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
-        _release_quietly(ownership, reasons.get(type(error), "failed"))
+        with opened.objects.patience(RELEASE_PATIENCE_S):
+            _release_quietly(ownership, reasons.get(type(error), "failed"))
         raise
     ownership.release(reason)
     return opened.run(run_id)

@@ -21,7 +21,7 @@ from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError
 from umbel.storage.client_errors import CHOOSE_ANOTHER
 from umbel.storage.redaction import redact_url
 
-__all__ = ["ObjectInfo", "ObjectStore", "check_path"]
+__all__ = ["FIRST_CONTACT_S", "ObjectInfo", "ObjectStore", "check_path"]
 
 #: Inside the class the name ``list`` is its method's.
 Paths = list[str]
@@ -29,7 +29,7 @@ InfoList = list["ObjectInfo"]
 
 _PROTOCOL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
 #: Seconds to wait for a storage that does not answer at first contact.
-_FIRST_CONTACT_S = 15.0
+FIRST_CONTACT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ class ObjectStore(ABC):
         probe = f"umbel-write-check-{uuid4().hex}"
         content = probe.encode()
         try:
-            with self.patience(_FIRST_CONTACT_S):
+            with self.patience(FIRST_CONTACT_S):
                 self.create(probe, content, unique=True)
                 self._check_exclusive(probe, content)
                 self._delete(probe)

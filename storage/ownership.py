@@ -31,6 +31,10 @@ _LONGEST_LEASE_S = 1e9
 _FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 
+#: Tokens of claims that this process has let go of. The store may not know: it may not have answered.
+_let_go: set[str] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class OwnerRecord:
     """One record of the chain."""
@@ -178,7 +182,7 @@ class Ownership:
         for _ in range(_MAX_ATTEMPTS):
             moment = now()
             newest, view = _newest(objects, run_id, moment)
-            if view.state == "held" and view.record is not None:
+            if view.state == "held" and view.record is not None and view.record.token not in _let_go:
                 raise _held(run_id, view.record)
             record = OwnerRecord(
                 state="held",
@@ -221,6 +225,7 @@ class Ownership:
         if self._released:
             return
         self._released = True
+        _let_go.add(self.record.token)
         try:
             self._add(replace(self.record, renewed=self._now(), state="released", reason=reason))
         except RunHeldError:

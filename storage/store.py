@@ -19,7 +19,7 @@ from umbel.storage.codecs import digest_of
 from umbel.storage.documents import create_document, put_document, read_document
 from umbel.storage.downstream import Downstream, find_downstream
 from umbel.storage.graph_record import GraphRecord, near_names
-from umbel.storage.objects import ObjectStore
+from umbel.storage.objects import FIRST_CONTACT_S, ObjectStore
 from umbel.storage.run import Run, run_status
 from umbel.storage.run_records import check_version, read_end, read_run_record
 
@@ -266,5 +266,6 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> St
         StoreError: the protocol is unknown, its package is missing, or a newer Umbel wrote the store.
     """
     store = Store(ObjectStore.open(url, storage_options))
-    store.check_format()
+    with store.objects.patience(FIRST_CONTACT_S):
+        store.check_format()
     return store

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ class FaultyProxy(ThreadingHTTPServer):
         faults: which ones there are.
         timeout_s: how late the answer of a request that times out comes.
         answer: instead of a fault, answer every request by this status and S3 error code.
+        outage: as long as this file exists, every request is refused; any process can make and remove it.
     """
 
     daemon_threads = True
@@ -51,12 +53,14 @@ class FaultyProxy(ThreadingHTTPServer):
         faults: Sequence[str] = FAULTS,
         timeout_s: float = 2.0,
         answer: tuple[int, str] | None = None,
+        outage: Path | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(server.endpoint).netloc
         self.rate = rate
         self.timeout_s = timeout_s
-        self.answer = answer
+        self.outage = outage
+        self._answer = answer
         self._faults = list(faults)
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -65,6 +69,11 @@ class FaultyProxy(ThreadingHTTPServer):
         self.injected: Counter[str] = Counter()
         #: Bytes of bodies, from clients and to them.
         self.sent_bytes = self.received_bytes = 0
+
+    @property
+    def answer(self) -> tuple[int, str] | None:
+        """What every request is answered by now, instead of being passed on."""
+        return _CODES["503"] if self.outage is not None and self.outage.exists() else self._answer
 
     def forget(self) -> None:
         """Count from nothing again."""

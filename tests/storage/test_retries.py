@@ -181,3 +181,15 @@ def test_pickles_with_its_policy(objects: ObjectStore) -> None:
     again = pickle.loads(pickle.dumps(store))
     assert again.read("a") == b"1"
     assert again._policy == RetryPolicy(limit_s=7.0)
+
+
+def test_a_claim_that_could_not_be_released_is_not_in_ones_own_way(objects: ObjectStore) -> None:
+    time = VirtualTime()
+    faulty = FaultyObjectStore(objects, rate=0.0, faults=["503"], time=time)
+    store = patient(faulty, time)
+    owner = Ownership.acquire(store, "gdp")
+    faulty._rate = 1.0
+    with pytest.raises(StoreUnavailableError):
+        owner.release("failed")
+    faulty._rate = 0.0
+    Ownership.acquire(store, "gdp").release("done")
