@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -102,6 +101,8 @@ def pack(value: object) -> bytes:
     path = Path(fspath(value)).absolute()
     if not path.exists():
         raise UsageError("there is no file or folder for a checkpoint", got=str(path), expected="an existing path")
+    import tarfile
+
     sink = io.BytesIO(_ARCHIVE)
     sink.seek(len(_ARCHIVE))
     with tarfile.open(fileobj=sink, mode="w") as archive:
@@ -118,6 +119,8 @@ def unpack(data: bytes, folder: str | None = None) -> object:
     """
     if not data.startswith(_ARCHIVE):
         return decode(data)
+    import tarfile
+
     place = Path(folder or tempfile.mkdtemp(prefix="umbel-checkpoint-"))
     try:
         with tarfile.open(fileobj=io.BytesIO(data[len(_ARCHIVE) :])) as archive:

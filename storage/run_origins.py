@@ -8,14 +8,15 @@ from __future__ import annotations
 import io
 import zipfile
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel.storage import layout
 from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord
-from umbel.storage.lineage import LineageReader
-from umbel.storage.lineage_tree import Lineage
 from umbel.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from umbel.storage.lineage_tree import Lineage
 
 __all__ = ["RunOrigins"]
 
@@ -102,6 +103,8 @@ class RunOrigins:
         Raises:
             NotFoundError: there is no such thing in this run.
         """
+        from umbel.storage.lineage import LineageReader
+
         return LineageReader(self.objects, self.record, self.graph, self.environment_digest).find(x, node)
 
     def replay(self, trial: int, sweep: object = None, **options: Any) -> Any:

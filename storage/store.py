@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
 from umbel.storage import layout
 from umbel.storage.artifacts import put_content
 from umbel.storage.codecs import digest_of
 from umbel.storage.documents import create_document, put_document, read_document
-from umbel.storage.downstream import Downstream, find_downstream
 from umbel.storage.graph_record import GraphRecord, near_names
 from umbel.storage.objects import FIRST_CONTACT_S, ObjectStore
 from umbel.storage.run import Run, run_status
 from umbel.storage.run_records import check_version, read_end, read_run_record
+
+if TYPE_CHECKING:
+    from umbel.storage.downstream import Downstream
 
 __all__ = ["RunSummary", "Store", "open_store"]
 
@@ -155,6 +157,8 @@ class Store:
         Cost: a small read a run that is done (on object storage one for many of them, once a search has gathered
         these); a run that is not done is read from its segments.
         """
+        from umbel.storage.downstream import find_downstream
+
         self.check_format()
         return find_downstream(self.objects, digest)
 

@@ -27,7 +27,7 @@ LINEAGE = [
     *("run", "sweep", "trial", "country"),
     *("config_rate", "config_depth", "config_kind", "metric_score"),
     *("status", "error", "attempt", "seed", "started", "seconds"),
-    *("host", "worker", "code", "data", "key", "model", "model_at"),
+    *("host", "worker", "code", "data", "key", "model", "model_at", "reused_from"),
 ]
 
 
