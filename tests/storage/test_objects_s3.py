@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,10 +13,17 @@ from uuid import uuid4
 import pytest
 
 from tests.seaweedfs import S3Server
+from tests.storage.conftest import Write
 from tests.storage.store_contract import StoreTests
 from umbel.scheduler.errors import StoreConflictError
 from umbel.storage import objects_fsspec
+from umbel.storage.artifacts import put_artifact
+from umbel.storage.codecs import encode
+from umbel.storage.compaction import compact_run
+from umbel.storage.garbage import find_garbage, remove_garbage
+from umbel.storage.layout import artifact
 from umbel.storage.objects import ObjectStore
+from umbel.storage.store import open_store
 
 pytestmark = pytest.mark.ray
 
@@ -66,3 +75,25 @@ class TestS3(StoreTests):
         store.create("t/0.parquet", encode_segment(trials_table([0, 1], [0.5, 0.25])))
         found = ds.dataset(store.full_path("t"), filesystem=store.file_system, format="parquet")
         assert found.to_table(columns=["metric_mase"])["metric_mase"].to_pylist() == [0.5, 0.25]
+
+
+def test_upkeep(s3_server: S3Server, record: dict[str, Any], write_trials: Write) -> None:
+    store = open_store(s3_server.url(uuid4().hex), s3_server.storage_options)
+    store.prepare()
+    kept, _ = (put_artifact(store.objects, encode(name)) for name in ("kept", "lost"))
+    store.create_run(record)
+    for trial in range(12):
+        write_trials(store, [trial], [trial / 2], model=[kept])
+    before = store.run("gdp").trials()
+    compacted = compact_run(store.objects, "gdp")
+    assert (compacted.segments_before, compacted.segments_after) == (12, 1)
+    assert store.run("gdp").trials() == before
+    assert find_garbage(store.objects).young == 1
+    found = find_garbage(store.objects, grace=timedelta(0), now=datetime.now(UTC) + timedelta(minutes=1))
+    assert [item.path for item in found.items] == [artifact(encode("lost").digest)]
+    until = time.monotonic() + 5  # seconds are the finest that S3 tells
+    while find_garbage(store.objects, grace=timedelta(0)).young and time.monotonic() < until:
+        time.sleep(0.05)
+    assert remove_garbage(store.objects, found, grace=timedelta(0)).items == found.items
+    assert store.run("gdp").load_model(kept) == "kept"
+    assert len(store.objects.list("artifacts")) == 1
