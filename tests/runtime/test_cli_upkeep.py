@@ -6,15 +6,18 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import umbel
 from umbel.runtime import cli
 from umbel.storage.artifacts import put_artifact
 from umbel.storage.codecs import encode
+from umbel.storage.garbage import find_garbage
 from umbel.storage.ownership import Ownership
 
 Command = Callable[..., tuple[int, str, str]]
@@ -87,3 +90,25 @@ def test_compact_refuses_a_run_that_goes_on(store: umbel.Store, command: Command
     assert code == 1
     assert "RunHeldError" in err
     assert "job" in command("gc")[1]
+
+
+def test_nothing_that_a_run_needs_is_garbage(tmp_path: Path) -> None:
+    @umbel.task
+    def load(group: str) -> np.ndarray:
+        return np.full(20_000, float(len(group)))
+
+    def trial(config: dict[str, Any], data: np.ndarray) -> umbel.Result:
+        return umbel.Result({"loss": config["x"] + data[0]}, model=[config["x"]] * config["size"])
+
+    groups = ["a", "bb"]
+    space = {"x": [1, 2], "size": [1, 400_000]}
+    given: dict[str, Any] = {"space": space, "search": "grid", "over": {"g": groups}, "metric": "loss", "keep": "all"}
+    here = umbel.sweep(trial, data=[np.full(20_000, 1.0), np.full(20_000, 2.0)], name="here", **given)
+    there = umbel.sweep(trial, data=load.map(groups), name="there", **given)
+    done = umbel.run([here, there.best()], store=str(tmp_path), name="all", executor="inline", progress="quiet")
+    objects = umbel.open_store(str(tmp_path)).objects
+    found = find_garbage(objects, grace=timedelta(0), now=datetime.now(UTC) + timedelta(days=2))
+    assert found.items == ()
+    assert len(objects.list("artifacts", recursive=True)) > 5
+    for row in done.models().to_pylist():
+        assert len(done.load_model(row["model"])) in (1, 400_000)  # type: ignore[arg-type]
