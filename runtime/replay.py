@@ -21,8 +21,8 @@ import numpy as np
 from umbel.runtime import context as trial_context
 from umbel.runtime.comparison import environment_changes
 from umbel.runtime.context import TrialContext
+from umbel.runtime.environment import environment
 from umbel.runtime.metrics import check_has, named_metrics
-from umbel.runtime.provenance import environment
 from umbel.runtime.recorded_modules import recorded_modules
 from umbel.runtime.recording import load_function, load_program
 from umbel.runtime.results import Result

@@ -18,11 +18,11 @@ from pathlib import Path
 import cloudpickle
 
 from umbel.runtime.context import mark_as_worker
+from umbel.runtime.environment import environment_digest, note_worker
 from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
-from umbel.runtime.provenance import environment_digest, note_worker
 from umbel.runtime.rows import Place
 from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.shared_memory import put_copy
