@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from umbel.runtime.sample_from import SampleFrom
+from umbel.scheduler.domains import Derived
 from umbel.scheduler.errors import SpaceError
 from umbel.scheduler.space import (
     Choice,
@@ -36,7 +38,7 @@ from umbel.scheduler.space import (
     in_dimension,
 )
 
-__all__ = ["to_space"]
+__all__ = ["to_space", "tune_space"]
 
 _TUNE: Final = "ray.tune.search.sample"
 _OPTUNA: Final = "optuna.distributions"
@@ -87,6 +89,37 @@ def to_space(space: object) -> Space:
             hint='give it a name: space={"lags": tune.grid_search([1, 2, 4])}',
         )
     return Space.from_nested(space, _to_domain)
+
+
+def tune_space(space: object) -> Space:
+    """A ``param_space`` as Ray Tune reads it: what is no domain, lists and objects too, is a constant.
+
+    Raises:
+        SpaceError: as `to_space`; a domain inside a list, or an ``{"eval": …}``.
+    """
+    if not isinstance(space, Mapping):
+        raise SpaceError("param_space is not a dict", got=_short(space), expected="a dict from names to domains")
+    if _is_grid_search(space):
+        return to_space(space)  # which says what is wrong
+    return Space.from_nested(space, _to_tune_domain)
+
+
+def _to_tune_domain(path: Path, value: Any) -> Domain | None:
+    foreign = _class_names(value, _TUNE) or _class_names(value, _OPTUNA) or isinstance(value, Domain)
+    if foreign or (isinstance(value, Mapping) and _is_grid_search(value)):
+        return _to_domain(path, value)
+    if isinstance(value, Mapping):
+        if set(value) == {"eval"}:
+            error = SpaceError('{"eval": …} is not supported', got=_short(value), expected="tune.sample_from(function)")
+            raise in_dimension(path, error)
+        return None if all(isinstance(key, str) for key in value) else Constant(value)
+    try:
+        _values(value)
+    except SpaceError as error:
+        if isinstance(value, np.ndarray):
+            return Constant(value)
+        raise in_dimension(path, error) from None
+    return Constant(value)
 
 
 def _to_domain(path: Path, value: object) -> Domain | None:
@@ -172,13 +205,7 @@ def _values(values: Any) -> Any:
 
 def _from_tune(domain: Any, names: set[str]) -> Domain:
     if "Function" in names:
-        raise SpaceError(
-            "tune.sample_from draws with a function of its own, which can't be drawn again from a seed",
-            got=_short(getattr(domain, "func", domain)),
-            expected=_EXPECTED,
-            hint="draw from a plain domain, and compute the dependent value in the trial function from its config; "
-            "if it needs randomness, seed it with umbel.trial().seed",
-        )
+        return Derived(SampleFrom(domain.func, takes_config=bool(domain.pass_config)))
     if "Categorical" in names:
         grid = "Grid" in _class_names(domain.get_sampler(), _TUNE)
         return (Grid if grid else Choice)(_values(domain.categories))

@@ -16,7 +16,7 @@ from umbel.runtime.spaces import to_space
 from umbel.runtime.task import Task, default_name, signature_of
 from umbel.scheduler.adaptive import AdaptiveSearch
 from umbel.scheduler.errors import GraphError, SpaceError, UsageError
-from umbel.scheduler.sampling import Search, TrialSource, validate_search
+from umbel.scheduler.sampling import Search, TrialSource, rounds_of_grid, validate_search
 from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
 from umbel.storage.redaction import is_secret_name
@@ -66,9 +66,11 @@ def sweep(
         data: one element a group (a fan-out, the ``elements()`` of a node, or a sequence, as long as there are groups),
             or a single value or node for all.
         trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
-        search: "random" or "grid"; or, building upon the trials before in the same group, "tpe", "gp", "cmaes",
-            "nsga2", a sampler of Optuna's (each group gets a copy), or a function ``fn(group) -> sampler``. A function
-            whose parameter is called ``trial`` defines the space, and is searched by TPE.
+        search: "random", "grid" or "tune" (as Ray Tune counts: each point of the ``tune.grid_search`` dimensions
+            ``trials`` times, with the others drawn anew each time); or, building upon the trials before in the same
+            group, "tpe", "gp", "cmaes", "nsga2", a sampler of Optuna's (each group gets a copy), or a function
+            ``fn(group) -> sampler``. A function whose parameter is called ``trial`` defines the space, and is searched
+            by TPE.
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
         keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what
             their worker has seen of the group), "all" or "none".
@@ -111,6 +113,8 @@ def sweep(
         converted = to_space(space)
         _check_names(converted, list(axes))
         count = validate_search(converted, search, trials)
+        if search == "tune":
+            count = validate_search(converted, search, rounds_of_grid(converted, count))
         source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
     arguments = () if data is None else (_data_argument(data, None if groups is None else len(groups), over),)
     _check_signature(task, bool(arguments))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from umbel.scheduler.domains import Choice, Constant, Domain, Grid
+from umbel.scheduler.domains import Choice, Constant, Derived, Domain, Grid
 from umbel.scheduler.errors import SpaceError, UsageError
 from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
 from umbel.scheduler.sampling import TrialSource
@@ -286,6 +286,8 @@ def _distribution(path: Path, domain: Domain) -> BaseDistribution:
     match domain:
         case Grid():
             raise in_dimension(path, _no_counterpart("tune.grid_search", "choices: tune.choice, or a plain list"))
+        case Derived():
+            raise in_dimension(path, _no_counterpart("tune.sample_from", "a function fn(trial) that defines the space"))
         case Choice():
             plain: Any = range(domain.count) if _by_place(domain) else domain.values
             return CategoricalDistribution(tuple(plain))

@@ -11,7 +11,7 @@ indices come from (``umbel.scheduler.sampling``), nor what a dimension is called
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +22,20 @@ from umbel.scheduler.elementary import Floats
 from umbel.scheduler.errors import SpaceError
 from umbel.scheduler.identity import DigestOf, canonical_json, refuse
 
-__all__ = ["INT64", "Choice", "Column", "Constant", "Domain", "Finite", "Grid", "Indices"]
+__all__ = [
+    "INT64",
+    "Choice",
+    "Column",
+    "Constant",
+    "Derived",
+    "Domain",
+    "Finite",
+    "Grid",
+    "Indices",
+    "NotDrawnYetError",
+    "Pending",
+    "typed_column",
+]
 
 #: Grid positions, or integer values.
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -157,6 +170,36 @@ class Constant(Finite):
         return {"kind": "Constant", "value": canonical_json(self.value, digest_of)}
 
 
+class Pending:
+    """Stands in a config for a value that is yet to be computed."""
+
+
+class NotDrawnYetError(Exception):
+    """A function asked for a value of the config that is yet to be computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived(Finite):
+    """What a function makes of the rest of a trial's config and of a seed (``tune.sample_from``)."""
+
+    #: ``function(config, seed)``: values that are not computed yet are `Pending` in the config; if it needs one of
+    #: them, it raises `NotDrawnYetError` and is called again. It must give the same for the same config and seed.
+    function: Callable[[Mapping[str, object], int], object]
+
+    @property
+    def count(self) -> int:
+        """One: it follows from the others."""
+        return 1
+
+    def from_index(self, index: Indices) -> Column:
+        """Stand-ins, until the rest of the config is known."""
+        return [Pending()] * len(index)
+
+    def describe(self, digest_of: DigestOf = refuse) -> dict[str, object]:
+        """The kind, and what stands for the function."""
+        return {"kind": "Derived", "function": canonical_json(self.function, digest_of)}
+
+
 def _plain(value: object) -> object:
     """NumPy's scalars as Python's, inside lists, tuples and dicts too: that is what configs promise to hold."""
     match value:
@@ -178,6 +221,13 @@ def _plain(value: object) -> object:
     if type(value) is dict:
         return {key: _plain(member) for key, member in value.items()}
     return value
+
+
+def typed_column(values: list[object]) -> Column:
+    """Values as a column: a typed array if they are all of one type that has one."""
+    plain = [_plain(value) for value in values]
+    array = _as_array(plain)
+    return plain if array is None else array
 
 
 def _as_array(values: Sequence[object]) -> npt.NDArray[Any] | None:

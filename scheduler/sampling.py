@@ -24,6 +24,7 @@ This module must not know which worker asks, how long a trial takes, or what its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -35,14 +36,24 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from umbel.scheduler.domains import Choice, Column, Constant, Domain, Grid, Indices
+from umbel.scheduler.domains import (
+    Choice,
+    Column,
+    Constant,
+    Derived,
+    Domain,
+    Grid,
+    Indices,
+    NotDrawnYetError,
+    typed_column,
+)
 from umbel.scheduler.elementary import Floats
 from umbel.scheduler.errors import InternalError, SpaceError
-from umbel.scheduler.space import Space, dimension_name
+from umbel.scheduler.space import Path, Space, column_name, dimension_name
 
-__all__ = ["MAX_TRIALS", "SEARCHES", "Search", "TrialBatch", "TrialSource", "validate_search"]
+__all__ = ["MAX_TRIALS", "SEARCHES", "Search", "TrialBatch", "TrialSource", "rounds_of_grid", "validate_search"]
 
-Search: TypeAlias = Literal["random", "grid"]
+Search: TypeAlias = Literal["random", "grid", "tune"]
 
 #: The searches that need no results to choose the next trial.
 SEARCHES: Final[tuple[str, ...]] = get_args(Search)
@@ -55,6 +66,9 @@ _SEED_STREAM: Final = 1
 _WORDS_PER_BLOCK: Final = 4
 _SEED_BITS: Final = 31
 _SHARE_BITS: Final = 52  # so that the middle of every cell is a float, and none is 0 or 1
+
+#: They take no random numbers.
+_NOT_DRAWN: Final = (Constant, Derived, Grid)
 
 _NO_KEYS: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -88,7 +102,7 @@ def validate_search(space: Space, search: str, trials: int | None) -> int:
         raise SpaceError(
             "there must be at least one trial", got=f"trials={trials}", expected="trials >= 1", hint=_FOR_EXAMPLE
         )
-    wanted = _random_trials(space, trials) if search == "random" else _grid_trials(space, trials)
+    wanted = _grid_trials(space, trials) if search == "grid" else _random_trials(space, search, trials)
     if wanted > MAX_TRIALS:
         raise SpaceError(
             "there are too many trials",
@@ -99,14 +113,20 @@ def validate_search(space: Space, search: str, trials: int | None) -> int:
     return wanted
 
 
-def _random_trials(space: Space, trials: int | None) -> int:
+def rounds_of_grid(space: Space, rounds: int) -> int:
+    """How many trials ``rounds`` rounds through a space's ``grid_search`` dimensions are: Tune's ``num_samples``."""
+    return rounds * math.prod(len(domain.values) for _, domain in space.dimensions if isinstance(domain, Grid))
+
+
+def _random_trials(space: Space, search: str, trials: int | None) -> int:
     for path, domain in space.dimensions:
-        if isinstance(domain, Grid):
+        if isinstance(domain, Grid) and search == "random":
             raise SpaceError(
                 "random search can't walk a grid dimension",
                 got=f"dimension {dimension_name(path)!r}: grid_search over {len(domain.values)} values",
                 expected="domains to draw from",
-                hint='use search="grid", or tune.choice instead of tune.grid_search',
+                hint='use search="grid"; or search="tune", which draws the others anew for each point of the grid; or '
+                "tune.choice instead of tune.grid_search",
             )
     if trials is None:
         raise SpaceError(
@@ -185,7 +205,7 @@ def _rows(tree: Mapping[str, Any]) -> list[dict[str, object]]:
 def _cells(domain: Domain, column: Column) -> list[object]:
     if isinstance(column, np.ndarray):
         return cast("list[object]", column.tolist())
-    values = domain.values if isinstance(domain, Choice) else column[:1]
+    values = domain.values if isinstance(domain, Choice) else column if isinstance(domain, Derived) else column[:1]
     return [_fresh(value) for value in column] if any(map(_is_container, values)) else column
 
 
@@ -233,7 +253,7 @@ class TrialSource:
         object.__setattr__(self, "trials", validate_search(self.space, self.search, self.trials))
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "_key", _hash(f"{seed} {self.sweep}", bits=128))
-        drawn = sorted(path for path, domain in self.space.dimensions if not isinstance(domain, Constant))
+        drawn = sorted(path for path, domain in self.space.dimensions if not isinstance(domain, _NOT_DRAWN))
         word_of = {path: word for word, path in enumerate(drawn)}
         object.__setattr__(self, "_word_of", tuple(word_of.get(path) for path, _ in self.space.dimensions))
 
@@ -257,7 +277,14 @@ class TrialSource:
         columns = self._grid(start, stop) if self.search == "grid" else self._random(group, start, stop)
         words = self._words(_SEED_STREAM, group, start, stop - start)
         seeds = (words >> np.uint64(64 - _SEED_BITS)).astype(np.int64)
-        return TrialBatch(self.space, dict(zip(self.space.column_names, columns, strict=True)), seeds)
+        batch = TrialBatch(self.space, dict(zip(self.space.column_names, columns, strict=True)), seeds)
+        derived = [(path, domain) for path, domain in self.space.dimensions if isinstance(domain, Derived)]
+        if derived:
+            rows = zip(batch.configs(), seeds.tolist(), strict=True)
+            values = [_derive(config, seed, derived) for config, seed in rows]
+            for path, _ in derived:
+                batch.columns[column_name(path)] = typed_column([each[path] for each in values])
+        return batch
 
     def _random(self, group: int, start: int, stop: int) -> list[Column]:
         count = stop - start
@@ -268,10 +295,22 @@ class TrialSource:
         shares: Floats = ((words >> np.uint64(64 - _SHARE_BITS)).astype(np.float64) + 0.5) * 2.0**-_SHARE_BITS
         by_word = shares.reshape(count, per_trial).T
         everywhere_first: Indices = np.zeros(count, dtype=np.int64)
+        places = self._rounds(start, stop) if self.search == "tune" else {}
         return [
-            domain.from_index(everywhere_first) if word is None else domain.from_uniform(by_word[word])
-            for (_, domain), word in zip(self.space.dimensions, self._word_of, strict=True)
+            domain.from_uniform(by_word[word])
+            if word is not None
+            else domain.from_index(places.get(path, everywhere_first))
+            for (path, domain), word in zip(self.space.dimensions, self._word_of, strict=True)
         ]
+
+    def _rounds(self, start: int, stop: int) -> dict[Path, Indices]:
+        """The trials' places on each ``grid_search`` dimension, the first of them by name changing fastest."""
+        rest: Indices = np.arange(start, stop, dtype=np.int64)
+        places: dict[Path, Indices] = {}
+        grids = {path: domain.count for path, domain in self.space.dimensions if isinstance(domain, Grid)}
+        for path in sorted(grids):
+            rest, places[path] = np.divmod(rest, grids[path])
+        return places
 
     def _grid(self, start: int, stop: int) -> list[Column]:
         """The digits of the trial indices in the mixed radix of the dimensions' counts, the last one fastest."""
@@ -290,6 +329,38 @@ class TrialSource:
         # NumPy's Philox adds one to the counter before it makes a block, so its first block is numbered block + 1.
         generator = np.random.Philox(key=self._key, counter=np.array([block, group, stream, 0], dtype=np.uint64))
         return generator.random_raw(skipped + count)[skipped:]
+
+
+def _derive(config: dict[str, object], seed: int, derived: list[tuple[Path, Derived]]) -> dict[Path, object]:
+    """The values that follow from a trial's others, which are added to its config, in whatever order they need."""
+    found: dict[Path, object] = {}
+    while len(found) < len(derived):
+        before = len(found)
+        for path, domain in derived:
+            if path in found:
+                continue
+            try:
+                found[path] = domain.function(config, _hash(f"{seed} {dimension_name(path)}", bits=32))
+            except NotDrawnYetError:
+                continue
+            except Exception as error:
+                raise SpaceError(
+                    f"dimension {dimension_name(path)!r}: its function can't compute the value of a trial",
+                    got=f"{type(error).__name__}: {error}",
+                    expected="a value for every config of this space",
+                ) from error
+            branch: Any = config
+            for key in path[:-1]:
+                branch = branch[key]
+            branch[path[-1]] = found[path]
+        if len(found) == before:
+            open_ = [dimension_name(path) for path, _ in derived if path not in found]
+            raise SpaceError(
+                "values that follow from one another in a circle can't be computed",
+                got=", ".join(open_),
+                expected="functions of which at least one needs none of the others",
+            )
+    return found
 
 
 def _hash(text: str, *, bits: int) -> int:

@@ -134,7 +134,7 @@ REFUSED = [
         SpaceError,
         "no such search",
         "'anneal'",
-        '"random", "grid", "tpe"',
+        '"random", "grid", "tune", "tpe"',
         'search="random"',
     ),
     Refused(

@@ -6,23 +6,27 @@ import datetime
 import doctest
 import enum
 import math
+import pickle
+import random
 import subprocess
 import sys
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
+from ray.tune.search.variant_generator import generate_variants
 
 from tests.scheduler.sample_spaces import FLAT, NESTED
 from umbel.runtime import spaces
-from umbel.runtime.spaces import to_space
+from umbel.runtime.spaces import to_space, tune_space
 from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import SpaceError
 from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
-from umbel.scheduler.sampling import TrialSource
+from umbel.scheduler.sampling import TrialSource, rounds_of_grid
 from umbel.scheduler.space import Space
 
 DRAWS = 4000
@@ -105,10 +109,61 @@ class TestTune:
         assert _domain(tune.choice([math.sin, math.cos])) == Choice((math.sin, math.cos))
         assert _domain(tune.choice(["a", {"b": [1]}])) == Choice(("a", {"b": [1]}))
 
-    def test_sample_from_is_refused_by_name(self) -> None:
-        with pytest.raises(SpaceError, match=r"dimension 'model\.b': tune\.sample_from") as caught:
-            to_space({"model": {"a": 1, "b": tune.sample_from(lambda config: config["a"])}})
-        assert "in the trial function" in str(caught.value)
+    def test_sample_from_is_computed_from_the_rest_and_a_seed(self) -> None:
+        space = to_space(
+            {
+                "sum": tune.sample_from(lambda spec: spec.config.half + spec.config["model"]["b"]),
+                "model": {"a": tune.randint(0, 1000), "b": tune.sample_from(lambda config: config["model"]["a"] * 10)},
+                "half": tune.sample_from(lambda spec: spec.config.model.a / 2),
+                "noise": tune.sample_from(lambda: np.random.normal() + random.random()),
+            }
+        )
+        source = TrialSource(space, "random", 0, "s", 50)
+        random.seed(1)
+        before = random.getstate()
+        configs = source.batch("{}", 0, 50).configs()
+        assert random.getstate() == before
+        for config in configs:
+            model: Any = config["model"]
+            assert config["half"] == model["a"] / 2
+            assert model["b"] == model["a"] * 10
+            assert config["sum"] == model["a"] * 10.5
+        assert len({config["noise"] for config in configs}) == 50
+        again = pickle.loads(cloudpickle.dumps(source)).batch("{}", 20, 30)
+        assert again.configs() == configs[20:30]
+        assert again.columns["half"].dtype == float
+
+    def test_sample_from_in_a_circle_or_raising(self) -> None:
+        circle = {"a": tune.sample_from(lambda spec: spec.config.b), "b": tune.sample_from(lambda spec: spec.config.a)}
+        with pytest.raises(SpaceError, match="in a circle"):
+            TrialSource(to_space(circle), "random", 0, "s", 5).batch("{}", 0, 5)
+        raising = to_space({"a": tune.sample_from(lambda spec: spec.config.c)})
+        with pytest.raises(SpaceError, match=r"dimension 'a': .*\n.*AttributeError: c"):
+            TrialSource(raising, "random", 0, "s", 5).batch("{}", 0, 5)
+
+    def test_param_space_is_read_as_tune_reads_it(self) -> None:
+        space = tune_space({"layers": [1, 2], "f": len, "n": {"x": tune.uniform(0, 1), "none": {}}, "ids": {1: 2}})
+        kinds = {path: type(domain) for path, domain in space.dimensions}
+        constants = dict.fromkeys([("layers",), ("f",), ("n", "none"), ("ids",)], Constant)
+        assert kinds == {**constants, ("n", "x"): Uniform}
+        for wrong in ({"a": [tune.uniform(0, 1)]}, {"a": {"eval": "1"}}, [1], tune.grid_search([1])):
+            with pytest.raises(SpaceError):
+                tune_space(wrong)
+
+    def test_grid_times_samples_counts_as_tune_does(self) -> None:
+        space = {
+            "b": tune.grid_search([1, 2, 3]),
+            "a": {"x": tune.grid_search(["u", "v"])},
+            "c": tune.randint(0, 10**9),
+        }
+        space["twice"] = tune.sample_from(lambda spec: spec.config.c * 2)
+        ours = to_space(space)
+        count = rounds_of_grid(ours, 2)
+        configs = TrialSource(ours, "tune", 0, "s", count).batch("{}", 0, count).configs()
+        theirs = [spec for _ in range(2) for _, spec in generate_variants({"config": space})]
+        assert [(c["b"], c["a"]) for c in configs] == [(s["config"]["b"], s["config"]["a"]) for s in theirs]
+        assert len({c["c"] for c in configs}) == count == 12
+        assert all(c["twice"] == 2 * c["c"] for c in configs)  # type: ignore[operator]
 
     @pytest.mark.parametrize(
         ("domain", "says"),
