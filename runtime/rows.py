@@ -272,7 +272,7 @@ def element_rows(
 def _model_columns(models: Sequence[StoredModel | None]) -> dict[str, pa.Array]:
     columns = {
         MODEL: strings([None if model is None else model.digest for model in models]),
-        MODEL_AT: strings([None if model is None else model.at for model in models]),
+        MODEL_AT: pa.nulls(len(models), pa.string()),  # filled in when they are packed
     }
     if any(model is not None and model.payload is not None for model in models):
         columns[MODEL_PAYLOAD] = binaries([None if model is None else model.payload for model in models])

@@ -113,8 +113,6 @@ class StoredModel:
     digest: str
     #: The encoded bytes, to be packed with others (`umbel.storage.packs`); None: it is stored.
     payload: bytes | None = None
-    #: Where in a pack it lies; None: it is an artifact of its own, or not yet stored.
-    at: str | None = None
 
 
 def store_model(model: object, objects: ObjectStore, limit_bytes: int = PACKED_LIMIT_BYTES) -> StoredModel:

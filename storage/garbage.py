@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +27,7 @@ from umbel.storage import layout
 from umbel.storage.artifacts import REFRESH_AFTER
 from umbel.storage.objects import ObjectInfo, ObjectStore
 from umbel.storage.ownership import owner_status
-from umbel.storage.segment_format import SegmentDamagedError, decode_segment
+from umbel.storage.segment_format import decode_segment
 
 __all__ = ["GRACE", "Garbage", "GarbageItem", "find_garbage", "remove_garbage"]
 
@@ -34,6 +35,8 @@ __all__ = ["GRACE", "Garbage", "GarbageItem", "find_garbage", "remove_garbage"]
 GRACE = timedelta(hours=24)
 #: For clocks that differ, and for what a run stores before it claims its name.
 _MARGIN = timedelta(hours=1)
+#: Objects that are read at once, from stores whose answers take time.
+_READERS = 16
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _CONTENT = re.compile(r"(?:artifacts/|artifacts/packs/|code/|environments/)([0-9a-f]{64})(?:\.zip|\.diff|\.json)?")
 _CORRUPT = re.compile(r".*\.corrupt(-\d+)?")
@@ -207,28 +210,40 @@ def _kind_of(path: str) -> str:
 
 def _references(objects: ObjectStore, listed: Sequence[ObjectInfo]) -> _References:
     """All digests that stand anywhere but in content itself."""
+    paths = [info.path for info in listed if not _CONTENT.fullmatch(info.path) and not _CORRUPT.fullmatch(info.path)]
+    if objects.is_local_path or objects.is_process_local:
+        found = [_named_by(objects, path) for path in paths]
+    else:
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = list(readers.map(lambda path: _named_by(objects, path), paths))
     digests: set[bytes] = set()
     unreadable: list[str] = []
-    for info in listed:
-        path = info.path
-        if _CONTENT.fullmatch(path) or _CORRUPT.fullmatch(path):
-            continue
-        try:
-            if path.endswith(".json"):
-                digests.update(_in_json(objects.read(path), path))
-            elif layout.segment_number(path) is not None and "/output/" not in path:
-                digests.update(_in_segment(objects.read(path)))
-        except NotFoundError:
-            continue  # deleted, or set aside, since we listed
-        except (SegmentDamagedError, ValueError) as error:
-            unreadable.append(f"{path} ({error})")
+    for path, named in zip(paths, found, strict=True):
+        if isinstance(named, ValueError):
+            unreadable.append(f"{path} ({named})")
+        else:
+            digests |= named
     return _References(frozenset(digests), tuple(unreadable))
 
 
-def _in_json(data: bytes, path: str) -> list[bytes]:
+def _named_by(objects: ObjectStore, path: str) -> set[bytes] | ValueError:
+    """The digests that an object names; an error: that can't be known."""
+    try:
+        if path.endswith(".json"):
+            return _in_json(objects.read(path), path)
+        if layout.segment_number(path) is not None and "/output/" not in path:
+            return _in_segment(objects.read(path))
+    except NotFoundError:
+        pass  # deleted, or set aside, since we listed
+    except ValueError as error:  # a damaged segment's error is one
+        return error
+    return set()
+
+
+def _in_json(data: bytes, path: str) -> set[bytes]:
     if path.endswith("/run.json") and not data.rstrip().endswith(b"}"):
         raise ValueError("cut short")
-    return _DIGEST.findall(data)
+    return set(_DIGEST.findall(data))
 
 
 def _in_segment(data: bytes) -> set[bytes]:
