@@ -9,14 +9,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.runtime.checkpoints import TrialCheckpoints
+    from umbel.runtime.pruning import Judged
 
-__all__ = ["TrialContext", "current", "mark_as_worker", "report", "trial"]
+__all__ = ["TrialContext", "TrialPruned", "current", "mark_as_worker", "report", "trial"]
+
+
+class TrialPruned(BaseException):
+    """Ends a trial that is not worth going on with; no `Exception`, so that code which catches those lets it by."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,10 @@ class TrialContext:
     reported: dict[str, float] = field(default_factory=dict)
     #: The step of the last report.
     step: int | None = None
+    #: Judges the trial at its reports; None: it is not pruned.
+    course: Judged | None = None
+    #: True once it was told to stop.
+    pruned: bool = False
     #: Makes `state` when it is first needed; None: nothing is kept.
     open_state: Callable[[int], TrialCheckpoints] | None = None
     #: Those of the trial that is running, once it has saved or asked for one.
@@ -57,6 +67,46 @@ class TrialContext:
         """
         found = self._open()
         return None if found is None else found.last
+
+    def advance(self, step: object) -> None:
+        """Take note of a step.
+
+        Raises:
+            UsageError: it is no whole number, or lies before the last one.
+        """
+        try:
+            found = index(step)  # type: ignore[arg-type]
+        except TypeError:
+            found = -1
+        if found < 0 or isinstance(step, bool):
+            raise UsageError("the step of a report is not a whole number", got=f"step={step!r}", expected="0, 1, 2, …")
+        if self.step is not None and found < self.step:
+            raise UsageError(
+                "the steps of a trial's reports go backwards",
+                got=f"step={found} after step={self.step}",
+                expected="steps that rise from report to report",
+                hint="count epochs or rounds over the whole trial",
+            )
+        self.step = found
+
+    def judge(self, course: Judged, metrics: Mapping[str, float], step: object) -> None:
+        """Decide whether the trial goes on.
+
+        Raises:
+            TrialPruned: it does not.
+            UsageError: the report lacks what it is to be judged by.
+        """
+        if step is None or self.metric not in metrics:
+            raise UsageError(
+                "a report lacks what this sweep's trials are pruned by",
+                got=f"metrics: {', '.join(sorted(metrics)) or 'none'}; step={step!r}",
+                expected=f"the metric {self.metric!r} and a step",
+                hint=f"umbel.report({{{self.metric!r}: …}}, step=epoch)",
+            )
+        assert self.step is not None
+        if self.pruned or course.report(self.step, metrics[self.metric]):
+            self.pruned = True
+            raise TrialPruned
 
     def _open(self) -> TrialCheckpoints | None:
         if self.state is None and self.open_state is not None:
@@ -106,26 +156,32 @@ def report(
 
     Args:
         metrics: a number (the sweep's metric), or numbers by name; None: no news.
-        step: how far the trial is (an epoch, a round).
+        step: how far the trial is (an epoch, a round): whole numbers that never fall. In a sweep that prunes
+            (``prune=``) the trial may end here, as ``pruned``, by an exception that is no `Exception`; `finally` and
+            `with` do their work. Deciding costs microseconds and asks nobody.
         checkpoint: the trial's state, from which the next attempt goes on if this one does not come to its end
             (``umbel.trial().checkpoint``): anything that can be pickled, or a `Path` to a file or folder. It is durable
             on return; only a trial's last one is kept. Cost: one write to the store, so not more often than every few
             seconds.
 
     Raises:
-        UsageError: the metrics are not numbers.
+        UsageError: the metrics are not numbers, the step falls, or, if the sweep prunes, the step or the sweep's metric
+            is missing.
         CodeError: the checkpoint can't be pickled.
         StoreError: the checkpoint can't be written.
     """
     context = current.context
     if context is None:
         return
-    from umbel.runtime.metrics import named_metrics
+    from umbel.runtime.metrics import named_metrics  # costs a look-up once it is there
 
-    if metrics is not None:
-        context.reported.update(named_metrics(metrics, context.metric))
+    named = None if metrics is None else named_metrics(metrics, context.metric)
     if step is not None:
-        context.step = step
+        context.advance(step)
+    if named is not None:
+        context.reported.update(named)
+        if context.course is not None:
+            context.judge(context.course, named, step)
     if checkpoint is not None:
         context.save(checkpoint)
 

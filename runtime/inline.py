@@ -47,6 +47,8 @@ class InlineExecutor:
                     break
                 if self._granted:
                     worker, self._running = self._granted.popleft()
+                    for news in session.ledger.rungs.news(worker):
+                        self._runner.tell(news)
                     self._running.run()
                     session.on_report(worker, self._running.collect())
                 else:

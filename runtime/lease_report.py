@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from umbel.scheduler.protocol import LeaseId, Retry
+from umbel.scheduler.pruning import Record
 
 __all__ = ["REPORT_OUTPUT_LIMIT", "LeaseReport", "Taken", "bounded", "to_ipc"]
 
@@ -33,6 +34,8 @@ class LeaseReport:
     overrun: bool = False
     #: References to copies of large values, as (element, reference).
     copies: tuple[tuple[int, object], ...] = ()
+    #: What trials of the lease's node noted at rungs since the last report, the one in hand included.
+    rungs: tuple[Record, ...] = ()
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class Taken:
     retries: tuple[Retry, ...]
     output: list[tuple[int, int, str]]
     copies: tuple[tuple[int, object], ...] = ()
+    rungs: tuple[Record, ...] = ()
 
 
 def bounded(output: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:

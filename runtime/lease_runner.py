@@ -10,6 +10,7 @@ import cloudpickle
 from umbel.runtime.calls import Call
 from umbel.runtime.programs import LeaseInputs, Program, SweepProgram, TaskProgram
 from umbel.runtime.rows import Place, TrialRows
+from umbel.runtime.rungs import RungBoard, TellRungs
 from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.sweep_lease import SweepLease
 from umbel.runtime.task_lease import TaskLease
@@ -42,10 +43,19 @@ class LeaseRunner:
         self._programs = {program.node: program for program in programs}
         self._functions: dict[int, tuple[Callable[..., Any], tuple[type[BaseException], ...]]] = {}
         self._rows: dict[int, TrialRows] = {}
+        self._boards = {
+            program.node: RungBoard(program, program.pruning)
+            for program in programs
+            if isinstance(program, SweepProgram) and program.pruning is not None
+        }
         self._objects = objects
         self._cache = ValueCache(objects)
         self._place = place
         self._put_copy = put_copy
+
+    def tell(self, news: TellRungs) -> None:
+        """Learn what trials elsewhere have reported."""
+        self._boards[news.node].tell(news.records)
 
     def open(self, lease: Lease, inputs: LeaseInputs) -> RunningLease:
         """A lease made ready to run.
@@ -61,7 +71,7 @@ class LeaseRunner:
         if isinstance(program, SweepProgram):
             if lease.node not in self._rows:
                 self._rows[lease.node] = TrialRows(program, self._place)
-            return SweepLease(lease, inputs, call, program, self._rows[lease.node])
+            return SweepLease(lease, inputs, call, program, self._rows[lease.node], self._boards.get(lease.node))
         assert isinstance(program, TaskProgram)
         put_copy = self._put_copy if program.feeds_others else None
         return TaskLease(lease, inputs, call, program, self._place, put_copy)

@@ -32,6 +32,7 @@ from umbel.runtime.rows import (
     element_rows,
     output_rows,
 )
+from umbel.runtime.rungs import RungBook
 from umbel.runtime.selection import Selection
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
@@ -57,6 +58,7 @@ __all__ = ["Ledger"]
 DRIVER = "driver"
 #: Columns of a sweep's segments that a resumed run needs.
 TRIAL_COLUMNS = ("trial", "status", "data", "model")
+RUNG_COLUMNS = ("steps", "rungs")
 VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "length", "payload", "model")
 
 
@@ -96,6 +98,8 @@ class Ledger:
         self.copies = SharedCopies()
         #: How many elements nodes have, and the groups of sweeps.
         self.sizes = Sizes(plan, self._length, self._value)
+        #: What trials reported on their way, of sweeps that prune.
+        self.rungs = RungBook(plan.programs)
         self._selections: dict[NodeId, Selection] = {}
         self._rows: dict[NodeId, TrialRows] = {}
         self._without_best: dict[NodeId, list[int]] = {}
@@ -148,6 +152,7 @@ class Ledger:
                 _add_elements(failed, elements[~contains(table.column("status"), SUCCEEDED)])
                 if is_sweep:
                     self._selections[planned.id].add(table)
+                    self.rungs.add_rows(planned.id, table, restored=True)
                     if planned.id in self._studies:
                         self._studies[planned.id].add(table)
                 elif planned.consumed:
@@ -159,7 +164,8 @@ class Ledger:
 
     def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
         if isinstance(planned.node, Sweep):
-            return lambda names: [n for n in names if n in (*TRIAL_COLUMNS, "params") or n.startswith("metric_")]
+            wanted = (*TRIAL_COLUMNS, "params", *(RUNG_COLUMNS if planned.id in self.rungs else ()))
+            return lambda names: [n for n in names if n in wanted or n.startswith("metric_")]
         unread = () if planned.consumed else ("payload",)
         return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
 
@@ -236,13 +242,14 @@ class Ledger:
             if handle is not None and any(start <= number < stop for start, stop in accept.ranges):
                 self.copies.add(planned.id, number, reference, handle.size_bytes)
 
-    def _add(self, planned: PlannedNode, batch: pa.RecordBatch | None) -> None:
+    def _add(self, planned: PlannedNode, batch: pa.RecordBatch | None, *, restored: bool = False) -> None:
         if batch is None or batch.num_rows == 0:
             return
         self._writer.add(self._folder(planned), batch)
         self._mention(planned, batch)
         if isinstance(planned.node, Sweep):
             self._selections[planned.id].add(batch)
+            self.rungs.add_rows(planned.id, batch, restored=restored)
             if planned.id in self._studies:
                 self._studies[planned.id].add(batch)
         elif planned.consumed:
@@ -354,7 +361,7 @@ class Ledger:
             known = self.memos[node].find(chunk.keys)
             if known is not None:
                 numbers = [start + position for position in known[0]]
-                self._add(planned, rows.reused(known[1], numbers))
+                self._add(planned, rows.reused(known[1], numbers), restored=True)
                 _add_elements(found, np.asarray(numbers))
             start = end
         self.reused += len(found)
@@ -435,6 +442,12 @@ class Ledger:
             yield (
                 f"{len(groups)} of {self.sizes.size(node)} groups have no best trial in {planned.name!r}, because none "
                 f"succeeded: {shown}{more}"
+            )
+
+        for name in self.rungs.silent():
+            yield (
+                f"no trial of sweep {name!r} was stopped early, although it says prune=, because none reported on its "
+                "way: call umbel.report(metrics, step=…) in its function"
             )
 
     def leader(self) -> str | None:

@@ -15,6 +15,7 @@ from umbel.scheduler.errors import UsageError
 from umbel.scheduler.sampling import TrialSource
 
 if TYPE_CHECKING:
+    from umbel.runtime.pruning import Pruning
     from umbel.runtime.task import Task
     from umbel.storage.run import Run
 
@@ -145,6 +146,7 @@ class Sweep(Node):
         mode: str,
         keep: str,
         search: AdaptiveSearch | None = None,
+        pruning: Pruning | None = None,
     ) -> None:
         self.task = task
         self.base_name = name
@@ -160,6 +162,8 @@ class Sweep(Node):
         self.metric = metric
         self.mode = mode
         self.keep = keep
+        #: How trials are stopped early, if they are.
+        self.pruning = pruning
         self.size = None if self.groups is None else len(self.groups) * source.trials
         self.fans_out = True
 

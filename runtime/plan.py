@@ -101,6 +101,8 @@ class Plan:
                 sweep["define"] = fingerprint(node.search.define).digest
             if node.groups is None:  # made of the results of nodes: who reads this record makes them of those too
                 sweep["axes"] = [_axis(key, values) for key, values in node.axes.items()]
+            if node.pruning is not None:
+                sweep["prune"] = dict(node.pruning.description)
             entry["sweep"] = sweep
         elif isinstance(node, BestNode):
             entry["top"] = node.k
@@ -261,6 +263,7 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             node.mode,
             node.keep,
             node.search,
+            node.pruning,
         )
     return TaskProgram(
         planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters, planned.consumed

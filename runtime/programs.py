@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from umbel.runtime.pruning import Pruning
 from umbel.runtime.values import ValueHandle
 from umbel.scheduler.adaptive import AdaptiveSearch, KnownTrial
 from umbel.scheduler.graph import NodeId
@@ -78,6 +79,8 @@ class SweepProgram(Program):
     keep: str
     #: None: each config is a function of the trial's index.
     search: AdaptiveSearch | None = None
+    #: How trials are stopped early, if they are.
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.ray_cluster import connect, is_scaling, nothing_fits, object_store_bytes, resources_text, slots
+from umbel.runtime.rungs import RungBook
 from umbel.runtime.session import Session
 from umbel.runtime.shared_memory import SHARE
 from umbel.runtime.task import Resources
@@ -94,6 +95,7 @@ class RayExecutor:
         self._wanted: dict[ShapeId, int] = {}
         self._started = 0
         self._failed_starts = 0
+        self._book: RungBook | None = None
         self._actor_class: Any = None
         self._setup: Any = None
 
@@ -110,6 +112,7 @@ class RayExecutor:
                 expected="a folder or an object store",
                 hint='use executor="inline" with memory://',
             )
+        self._book = session.ledger.rungs
         wake = functools.partial(self._answers.put, None)
         with session.signals(wake):
             self._prepare()
@@ -256,15 +259,21 @@ class RayExecutor:
         for worker in self._dirty:
             member = self._members.get(worker)
             if member is not None and member.outgoing:
-                commands, member.outgoing = member.outgoing, []
+                commands = self._outgoing(worker, member)
                 member.actor.push.remote(commands)  # if the worker is gone, its poll will say so
         self._dirty.clear()
 
     def _poll(self, worker: WorkerId) -> None:
         member = self._members[worker]
-        commands, member.outgoing = member.outgoing, []
+        commands = self._outgoing(worker, member)
         wait_s = max(REPORT_EVERY_S, REPORT_SPACING_S * len(self._members))
         self._ask(worker, _Call.POLL, member.actor.poll.remote(commands, wait_s))
+
+    def _outgoing(self, worker: WorkerId, member: _Member) -> list[WorkerCommand]:
+        """The commands that wait for a worker, after what it is to know of trials elsewhere."""
+        commands, member.outgoing = member.outgoing, []
+        assert self._book is not None
+        return [*self._book.news(worker), *commands]
 
     def _ask(self, worker: WorkerId, call: _Call, ref: Any) -> None:
         answers = self._answers

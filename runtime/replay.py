@@ -32,13 +32,14 @@ from umbel.runtime.why_failed import read_error
 from umbel.scheduler.adaptive import config_of
 from umbel.scheduler.errors import NotFoundError, UmbelError
 from umbel.scheduler.identity import group_key, trial_keys
+from umbel.scheduler.pruning import Mark
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints
 from umbel.storage.codecs import decode
 from umbel.storage.columns import python_rows
 from umbel.storage.graph_record import SweepRecord
 from umbel.storage.run import Run
-from umbel.storage.trial_rows import SUCCEEDED, metric_column, trials_numbered
+from umbel.storage.trial_rows import PRUNED, SUCCEEDED, metric_column, trials_numbered
 
 __all__ = ["Replay", "replay"]
 
@@ -52,7 +53,7 @@ class Replay:
     trial: int
     config: Mapping[str, Any]
     seed: int
-    #: "ok" or "failed"; and as recorded: ok, pruned, failed, timeout or lost.
+    #: "ok", "pruned" or "failed"; and as recorded: ok, pruned, failed, timeout or lost.
     status: str
     recorded_status: str
     metrics: Mapping[str, float]
@@ -176,6 +177,8 @@ def replay(
         if int(row["attempt"] or 1) > 1 and list_checkpoints(run.objects, run.id, record.name, trial):
             differences.append("it went on from a checkpoint that an earlier attempt saved, and a replay begins anew")
         context = TrialContext(record.name, keys, trial, seed, 1, record.metric)
+        if row["status"] in PRUNED:
+            context.course = _StoppedAt(row["steps"])
         recorded_failed = row["status"] not in SUCCEEDED
         status, metrics, error, model = _call(function, given, arguments, context, debug, recorded_failed)
     return Replay(
@@ -262,6 +265,8 @@ def _call(
             metrics.update(named_metrics(returned, context.metric))
         check_has(metrics, context.metric)
     except BaseException as error:
+        if context.pruned:
+            return "pruned", dict(context.reported), None, None
         frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
         text = "".join(traceback.format_exception(type(error), error, frames))
         if isinstance(error, UmbelError):
@@ -272,7 +277,22 @@ def _call(
         return "failed", dict(context.reported), text, None
     finally:
         trial_context.current.context = outer
-    return "ok", metrics, None, model
+    return "pruned" if context.pruned else "ok", metrics, None, model
+
+
+class _StoppedAt:
+    """Stops a trial where it was stopped when it was recorded: what others reported then is not asked again."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self.marks: list[Mark] = []
+
+    def report(self, step: int, value: float) -> bool:
+        """Whether this is the step, or past it."""
+        return step >= self._step
+
+    def end(self, status: str) -> None:
+        """Nothing to note."""
 
 
 def _where(error: str | None) -> tuple[str, str]:

@@ -61,6 +61,10 @@ class Outcome:
     retry: bool = False
     #: What it printed.
     output: str | None = None
+    #: The last step that it reported.
+    steps: int | None = None
+    #: What it left at rungs, as JSON.
+    rungs: str | None = None
 
 
 @dataclass(slots=True)
@@ -162,6 +166,7 @@ class TrialRows:
             columns[name] = column
         columns["status"] = coded([outcome.status for outcome in outcomes])
         columns["error"] = strings([outcome.error for outcome in outcomes])
+        columns["steps"] = integers([outcome.steps for outcome in outcomes])
         columns["attempt"] = integers(np.asarray([part.attempt for part in parts])[which], pa.int32())
         columns["seed"] = integers([seed for part in parts for seed in _cut(part, part.chunk.seeds)])
         columns["started"] = timestamps([outcome.started for outcome in outcomes])
@@ -172,6 +177,8 @@ class TrialRows:
         columns["data"] = dictionary(which, [part.chunk.data for part in parts])
         columns["key"] = strings([key for part in parts for key in _cut(part, part.chunk.keys)])
         columns.update(_model_columns([outcome.model for outcome in outcomes]))
+        if program.pruning is not None:
+            columns["rungs"] = strings([outcome.rungs for outcome in outcomes])
         columns["reused_from"] = strings([None] * total)
         if program.search is not None:
             asked = [(part, _asked(part)) for part in parts]

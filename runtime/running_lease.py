@@ -83,6 +83,7 @@ class RunningLease(ABC):
             bounded(taken.output),
             overrun is not None,
             taken.copies,
+            taken.rungs,
         )
 
     def _slim(self, rows: pa.RecordBatch | None) -> pa.RecordBatch | None:

@@ -1,7 +1,8 @@
 """Which trials of each group are the best so far: kept by the driver as results arrive, in O(groups × k).
 
 The rule is the same wherever a best trial is chosen: only trials that ended well, only finite metrics, the lowest (mode
-"min") or highest (mode "max"), and of equals the one with the lowest index.
+"min") or highest (mode "max"), and of equals the one with the lowest index. Trials that were pruned come after all that
+ran to their end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from umbel.storage.columns import contains, float_values, int_values, integers, python_values
-from umbel.storage.trial_rows import SUCCEEDED, metric_column
+from umbel.storage.trial_rows import PRUNED, SUCCEEDED, metric_column
 
 __all__ = ["Candidate", "Selection"]
 
@@ -25,6 +26,8 @@ PREFIX = "metric_"
 class Candidate:
     """A trial that is among the best of its group; the order of candidates is that of merit."""
 
+    #: True: it was stopped before its end, so it comes after those that were not.
+    pruned: bool
     #: The metric, negated if more is better.
     score: float
     trial: int
@@ -64,23 +67,24 @@ class Selection:
         if not len(places):
             return
         group = trial[places] // self._trials
-        order = np.lexsort((trial[places], score[places], group))
+        pruned = contains(rows.column("status"), PRUNED)
+        order = np.lexsort((trial[places], score[places], pruned[places], group))
         places, group = places[order], group[order]
         first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
         last = np.append(first[1:], len(group))
-        numbers, scores = trial[places].tolist(), score[places].tolist()
+        merits = list(zip(pruned[places].tolist(), score[places].tolist(), trial[places].tolist(), strict=True))
         chosen: list[int] = []  # of the places
         for number, start, stop in zip(group[first].tolist(), first.tolist(), last.tolist(), strict=True):
             held = self._groups.get(number, [])
             for i in range(start, min(stop, start + self._k)):
-                if len(held) == self._k and (scores[i], numbers[i]) >= (held[-1].score, held[-1].trial):
+                if len(held) == self._k and merits[i] >= (held[-1].pruned, held[-1].score, held[-1].trial):
                     break  # those after it are worse still
                 chosen.append(i)
         if chosen:
-            self._keep(rows, places[chosen], [(scores[i], numbers[i]) for i in chosen])
+            self._keep(rows, places[chosen], [merits[i] for i in chosen])
 
     def _keep(
-        self, rows: pa.RecordBatch | pa.Table, places: npt.NDArray[np.int64], merits: Sequence[tuple[float, int]]
+        self, rows: pa.RecordBatch | pa.Table, places: npt.NDArray[np.int64], merits: Sequence[tuple[bool, float, int]]
     ) -> None:
         """Keep the trials at these places, given with their scores and numbers, as far as they are among the best."""
         names = [name for name in rows.schema.names if name.startswith(PREFIX)]
@@ -88,7 +92,7 @@ class Selection:
         *metrics, models = (python_values(column) for column in taken.columns)
         asked = "params" in rows.schema.names
         params = python_values(rows.column("params").take(integers(places))) if asked else [None] * len(models)
-        for (score, trial), values, model, asked_for in zip(
+        for (pruned, score, trial), values, model, asked_for in zip(
             merits, zip(*metrics, strict=True), models, params, strict=True
         ):
             # A name of its own for each candidate: pickles of several must not tell which came in one batch.
@@ -98,7 +102,7 @@ class Selection:
                 if value is not None
             )
             held = self._groups.setdefault(trial // self._trials, [])
-            held.append(Candidate(score, trial, found, model, asked_for))
+            held.append(Candidate(pruned, score, trial, found, model, asked_for))
             held.sort()
             del held[self._k :]
             if self._leader is None or held[0] < self._leader:

@@ -173,6 +173,7 @@ class Session:
         node = self.engine.node_of(report.lease)
         if node is not None:
             self._note_costs(node, report)
+            self.ledger.rungs.note(node, worker, report.rungs)
         self._dispatch(event, report)
         if report.output and node is not None:
             self.ledger.keep_output(node, worker, report.output)
@@ -224,6 +225,7 @@ class Session:
                 assert report is not None
                 self.ledger.record(command, report)
             case Grant(worker, lease):
+                self.ledger.rungs.granted(worker, lease)
                 whole_blocks = bool(self.engine.nodes[lease.node].whole_blocks)
                 self._workers.grant(worker, lease, self.ledger.inputs(lease, whole_blocks=whole_blocks))
             case Revoke(worker, lease_id, stop):

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep
 from umbel.runtime.programs import InputKind
+from umbel.runtime.pruning import to_pruning
 from umbel.runtime.searches import adaptive_search, is_adaptive, placeholder_space
 from umbel.runtime.sequences import as_sequence
 from umbel.runtime.spaces import to_space
@@ -29,7 +30,19 @@ KEEPS = ("best", "all", "none")
 RESERVED = frozenset(
     {
         *("run", "sweep", "trial", "status", "error", "attempt", "seed", "started", "seconds", "host", "worker"),
-        *("params", "distributions", "code", "data", "key", "model", "model_at", "model_payload", "reused_from"),
+        *(
+            "params",
+            "distributions",
+            "code",
+            "data",
+            "key",
+            "model",
+            "model_at",
+            "model_payload",
+            "reused_from",
+            "steps",
+            "rungs",
+        ),
     }
 )
 #: How the names of its columns of configs and metrics begin.
@@ -48,6 +61,8 @@ def sweep(
     search: Any = "random",
     seed: int = 0,
     keep: str = "best",
+    prune: object = None,
+    prune_across: bool = False,
     name: str | None = None,
 ) -> Sweep:
     """Try many configs of a function in each of many groups.
@@ -74,6 +89,10 @@ def sweep(
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
         keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what
             their worker has seen of the group), "all" or "none".
+        prune: stops trials that are not worth going on with, at `umbel.report`: "asha", "median", "hyperband", one of
+            `umbel.Asha`, `umbel.Median`, `umbel.Hyperband`, or any pruner of ``optuna.pruners``. A trial that was
+            stopped is the best of its group only if none ran to its end. None: nothing is pruned.
+        prune_across: compare trials of all groups, by their ranks in their groups.
         name: its name in the run; the function's name otherwise.
 
     Raises:
@@ -85,6 +104,7 @@ def sweep(
         check_name("sweep", name)
     task = fn if isinstance(fn, Task) else Task(fn, name=name or default_name(fn))
     name = name or task.name
+    pruning = to_pruning(prune, prune_across, metric, mode)
     if not isinstance(metric, str) or not metric:
         raise UsageError(
             f"the metric of sweep {name!r} is missing",
@@ -132,6 +152,7 @@ def sweep(
         mode=mode,
         keep=keep,
         search=adaptive,
+        pruning=pruning,
     )
 
 

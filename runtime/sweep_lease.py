@@ -15,8 +15,10 @@ from umbel.runtime.lease_report import Taken
 from umbel.runtime.metrics import DEFAULT, check_has, named_metrics
 from umbel.runtime.output import Tail, kept
 from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
+from umbel.runtime.pruning import Judged, as_json
 from umbel.runtime.results import Result
 from umbel.runtime.rows import Outcome, TrialChunk, TrialPart, TrialRows
+from umbel.runtime.rungs import RungBoard
 from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.values import (
     PACKED_LIMIT_BYTES,
@@ -38,11 +40,20 @@ WAITING_LIMIT_BYTES = 64 * 2**20
 class SweepLease(RunningLease):
     """Trials of a sweep, in chunks of one group each."""
 
-    def __init__(self, lease: Lease, inputs: LeaseInputs, call: Call, program: SweepProgram, rows: TrialRows) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        inputs: LeaseInputs,
+        call: Call,
+        program: SweepProgram,
+        rows: TrialRows,
+        board: RungBoard | None = None,
+    ) -> None:
         super().__init__(lease, call)
         self._inputs = inputs
         self._program = program
         self._rows = rows
+        self._board = board
         self._chunks: list[tuple[TrialChunk | AskedChunk, list[Outcome]]] = []
         #: Outcomes in chunks that have been collected whole and dropped.
         self._dropped = 0
@@ -124,7 +135,7 @@ class SweepLease(RunningLease):
         )
         trial_context.current.context = context
         kept.tail = tail = Tail()
-        add = outcomes.append
+        add, board = outcomes.append, self._board
         index = chunk.first
         tell = chunk.tell if isinstance(chunk, AskedChunk) else None
         for config, seed in chunk.trials():
@@ -133,6 +144,8 @@ class SweepLease(RunningLease):
             if index >= self.stop:
                 break
             context.index, context.seed = index, seed
+            if board is not None:
+                context.course, context.pruned = board.course(index), False
             try:
                 if type(config) is AskFailed:
                     raise config.error
@@ -142,9 +155,12 @@ class SweepLease(RunningLease):
                 if context.state is not None and context.state.error is not None:
                     raise context.state.error from error  # the store could not do its part
                 metrics = context.reported or None
-                retry = self._call.retries(error)
-                text = describe_error(error)
-                outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
+                if context.pruned:  # whatever the function made of it
+                    outcome = Outcome(started + offset_s, seconds, metrics, "pruned")
+                else:
+                    retry = self._call.retries(error)
+                    text = describe_error(error)
+                    outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
             else:
                 seconds = clock() - started
                 if type(result) is float and not context.reported:
@@ -152,7 +168,10 @@ class SweepLease(RunningLease):
                 else:
                     outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
             if context.reported or context.step is not None:
+                outcome.steps = context.step
                 context.reported, context.step = {}, None
+            if context.course is not None:
+                _end_course(context, context.course, outcome)
             if context.state is not None:
                 context.state = None
             if tail:
@@ -230,7 +249,7 @@ class SweepLease(RunningLease):
             for index, outcome in enumerate(part.outcomes, part.chunk.first + part.offset):
                 if outcome.retry:
                     retries.append(Retry(index, self._call.attempt))
-                elif outcome.status != "ok":
+                elif outcome.status not in SUCCEEDED:
                     failed.append(index)
                 if outcome.output is not None:
                     output.append((index, self._call.attempt, outcome.output))
@@ -243,4 +262,13 @@ class SweepLease(RunningLease):
                 if outcome.model is not None:
                     self._handed_over_bytes += len(outcome.model.payload or b"")
                     outcome.model = None  # its chunk may live on for thousands of trials
-        return Taken(rows, tuple(failed), tuple(retries), output)
+        rungs = () if self._board is None else self._board.take()
+        return Taken(rows, tuple(failed), tuple(retries), output, rungs=rungs)
+
+
+def _end_course(context: TrialContext, course: Judged, outcome: Outcome) -> None:
+    """A trial of a sweep that prunes has ended, and its outcome says what it left at rungs."""
+    if context.pruned and outcome.status == "ok":
+        outcome.status = "pruned"  # it was told to stop, and returned something
+    outcome.rungs = as_json(course.marks)
+    course.end(outcome.status)

@@ -24,6 +24,7 @@ from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.output import capture
 from umbel.runtime.programs import LeaseInputs, Program
 from umbel.runtime.rows import Place
+from umbel.runtime.rungs import TellRungs
 from umbel.runtime.running_lease import RunningLease
 from umbel.runtime.shared_memory import put_copy
 from umbel.scheduler.protocol import Lease, LeaseId
@@ -69,7 +70,7 @@ class RevokeLease:
     stop: int
 
 
-WorkerCommand = GrantLease | RevokeLease
+WorkerCommand = GrantLease | RevokeLease | TellRungs
 
 
 class Worker:
@@ -113,6 +114,8 @@ class Worker:
                     self._leases.append(running)
                     self._to_run.append(running)
                     self._work.release()
+                case TellRungs():
+                    self._runner.tell(command)
                 case RevokeLease(lease_id, stop):
                     for running in list(self._leases):
                         if running.lease.id == lease_id:

@@ -22,12 +22,14 @@ from umbel.storage.columns import contains, int_values, integers, python_values,
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import SegmentDamagedError, decode_segment, plain, unify
 from umbel.storage.segments import scan_segments
-from umbel.storage.trial_rows import SUCCEEDED, metric_column
+from umbel.storage.trial_rows import metric_column
 
 __all__ = ["Memo", "mark_sweep"]
 
 #: How many earlier runs are looked into: the newest ones.
 MOST_RUNS = 20
+#: What is taken over. Whether a trial is pruned depends on others, so its row says nothing to another sweep.
+WHOLE = frozenset({"ok"})
 #: Decoded segments that are kept: groups that follow one another lie in the same ones.
 KEPT_SEGMENTS = 4
 #: Hexadecimal digits of a key that are looked up; the whole key is compared afterwards.
@@ -126,7 +128,7 @@ class Memo:
             table = segment.table
             if table is None or any(name not in table.column_names for name in columns):
                 continue
-            usable = contains(table["status"], SUCCEEDED) & np.asarray(table[self._metric].is_valid())
+            usable = contains(table["status"], WHOLE) & np.asarray(table[self._metric].is_valid())
             places = np.flatnonzero(usable)
             found = [int(key[:PREFIX], 16) for key in python_values(table["key"].take(integers(places)))]
             prefixes.append(np.asarray(found, np.uint64))

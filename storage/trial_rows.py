@@ -23,6 +23,7 @@ from umbel.storage.segment_format import unify
 from umbel.storage.segments import read_segments, scan_segments
 
 __all__ = [
+    "PRUNED",
     "SUCCEEDED",
     "best_trials",
     "empty_trials",
@@ -35,12 +36,15 @@ __all__ = [
 
 #: The statuses whose metrics count.
 SUCCEEDED = frozenset({"ok", "pruned"})
+#: Of these, the status of trials that did not run to their end.
+PRUNED = frozenset({"pruned"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 _STARTED = pa.timestamp("us", "UTC")
 _HEAD = {"run": pa.string(), "sweep": pa.string(), "trial": pa.int64()}
 _TAIL = {
     "status": pa.string(),
     "error": pa.string(),
+    "steps": pa.int64(),
     "attempt": pa.int32(),
     "seed": pa.int64(),
     "started": _STARTED,
@@ -84,7 +88,8 @@ def read_trials(
 def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[pa.Table, list[int]]:
     """Each group's best trial, in order of the groups, and the positions of the groups that have none.
 
-    The best is the lowest (mode "min") or highest finite metric among trials that succeeded; of equals, the first.
+    The best is the lowest (mode "min") or highest finite metric among trials that ran to their end, or, if none did,
+    among those that were pruned; of equals, the first.
     Memory: three columns of all trials, and all columns of one segment at a time.
     """
     judged = metric_column(sweep.metric)
@@ -94,9 +99,10 @@ def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[
     if sweep.mode == "max":
         metric = -metric
     counts = np.isfinite(metric) & contains(rows["status"], SUCCEEDED)
+    pruned = contains(rows["status"], PRUNED)[counts]
     trials, metric = trials[counts], metric[counts]
     groups = trials // sweep.trials
-    order = np.lexsort((trials, metric, groups))
+    order = np.lexsort((trials, metric, pruned, groups))
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = np.diff(groups[order]) != 0
     winners = order[is_first]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UmbelError,
         UsageError,
     )
+    from umbel.scheduler.pruning import Asha, Hyperband, Median
     from umbel.storage.run import Run
     from umbel.storage.store import Store, open_store
 
@@ -64,6 +65,7 @@ _HOMES = {
     "umbel.runtime.task": "Task task",
     "umbel.runtime.why_failed": "why_failed",
     "umbel.scheduler.errors": _ERRORS,
+    "umbel.scheduler.pruning": "Asha Hyperband Median",
     "umbel.storage.run": "Run",
     "umbel.storage.store": "Store open_store",
 }
@@ -79,6 +81,10 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "sweep",
     "Sweep",
     "Node",
+    # which trials are stopped early
+    "Asha",
+    "Hyperband",
+    "Median",
     # inside trials and later nodes
     "report",
     "trial",

@@ -104,7 +104,7 @@ def _check_stored(store: str, name: str, trials: int) -> None:
     if table.column_names != LINEAGE or table.column("trial").to_pylist() != list(range(trials)):
         raise AssertionError(f"the run {name!r} did not store what it should: {table.num_rows} rows of {table.schema}")
     empty = [column for column in LINEAGE if table.column(column).null_count]
-    if empty != ["error", "data", "model", "model_at", "reused_from"]:
+    if empty != ["error", "steps", "data", "model", "model_at", "reused_from"]:
         raise AssertionError(f"columns with nulls: {empty}")
 
 

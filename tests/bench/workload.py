@@ -26,7 +26,7 @@ GROUPS = 200
 LINEAGE = [
     *("run", "sweep", "trial", "country"),
     *("config_rate", "config_depth", "config_kind", "metric_score"),
-    *("status", "error", "attempt", "seed", "started", "seconds"),
+    *("status", "error", "steps", "attempt", "seed", "started", "seconds"),
     *("host", "worker", "code", "data", "key", "model", "model_at", "reused_from"),
 ]
 

@@ -35,14 +35,20 @@ def rows_of(trials: list[int], all_rows: list[tuple[float | None, str]], *, code
     )
 
 
-def best_of(all_rows: list[tuple[float | None, str]], trials: range, mode: str, k: int) -> list[tuple[float, int]]:
+def best_of(
+    all_rows: list[tuple[float | None, str]], trials: range, mode: str, k: int
+) -> list[tuple[bool, float, int]]:
     good = [
-        (metric, trial)
+        (status == "pruned", metric, trial)
         for trial in trials
         for metric, status in [all_rows[trial]]
         if status in ("ok", "pruned") and metric is not None and math.isfinite(metric)
     ]
-    return sorted(good, key=lambda pair: (pair[0] if mode == "min" else -pair[0], pair[1]))[:k]
+    return sorted(good, key=lambda each: merit(each, mode))[:k]
+
+
+def merit(each: tuple[bool, float, int], mode: str) -> tuple[bool, float, int]:
+    return (each[0], each[1] if mode == "min" else -each[1], each[2])
 
 
 @settings(derandomize=True, deadline=None)
@@ -64,11 +70,11 @@ def test_any_order_and_any_cut_give_the_best(
         selection.add(pa.Table.from_batches([batch.slice(0, 2), batch.slice(2)]) if as_tables else batch)
     at_once = Selection(TRIALS, "loss", mode, k)
     at_once.add(rows_of(list(range(TRIALS * GROUPS)), all_rows, coded=True))
-    firsts: list[tuple[float, int]] = []
+    firsts: list[tuple[bool, float, int]] = []
     for group in range(GROUPS):
         expected = best_of(all_rows, range(group * TRIALS, (group + 1) * TRIALS), mode, k)
         found = selection.of(group)
-        assert [(selection.value(candidate), candidate.trial) for candidate in found] == expected
+        assert [(each.pruned, selection.value(each), each.trial) for each in found] == expected
         firsts += expected[:1]
         assert pickle.dumps(found) == pickle.dumps(at_once.of(group))  # values are known by the digests of pickles
         for candidate in found:
@@ -76,8 +82,8 @@ def test_any_order_and_any_cut_give_the_best(
             assert dict(candidate.metrics) == {"loss": all_rows[candidate.trial][0], **others}
             assert candidate.model == (f"model {candidate.trial}" if candidate.trial % 3 else None)
     leader = selection.leader
-    expected_leader = min(firsts, key=lambda pair: (pair[0] if mode == "min" else -pair[0], pair[1]), default=None)
-    assert (None if leader is None else (selection.value(leader), leader.trial)) == expected_leader
+    expected_leader = min(firsts, key=lambda each: merit(each, mode), default=None)
+    assert (None if leader is None else (leader.pruned, selection.value(leader), leader.trial)) == expected_leader
 
 
 @pytest.mark.parametrize("columns", [{"trial": []}, {"trial": [0], "status": ["ok"], "metric_other": [1.0]}])

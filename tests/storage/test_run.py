@@ -66,7 +66,7 @@ def test_trials_are_in_order_whatever_the_order_of_writing(run: Run, any_store: 
 
 def test_the_columns_of_trials(run: Run, any_store: Store, write_trials: Write) -> None:
     head = "run sweep trial country"
-    tail = "status error attempt seed started seconds host worker code data key model model_at reused_from"
+    tail = "status error steps attempt seed started seconds host worker code data key model model_at reused_from"
     assert run.trials().column_names == f"{head} {tail}".split()
     write_trials(any_store, [0], [0.0])
     columns = f"{head} config_country config_lags metric_mase {tail}".split()
