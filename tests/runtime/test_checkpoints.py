@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ from tests.runtime.small_graphs import a_sweep, run
 from umbel.scheduler.errors import StoreError, StoreFullError
 from umbel.storage.objects import ObjectStore
 from umbel.storage.objects_local import LocalObjectStore
+
+
+@pytest.fixture(autouse=True)
+def unpacked_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unpacked goes when the test's folder goes."""
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
 
 
 def counts(fails_at: int, log: Path, how: str = "raise") -> Any:

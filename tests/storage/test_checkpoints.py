@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +20,13 @@ from umbel.storage.checkpoints import (
     unpack,
 )
 from umbel.storage.objects import ObjectStore
+
+
+@pytest.fixture(autouse=True)
+def unpacked_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unpacked goes when the test's folder goes."""
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
 
 
 @pytest.fixture
