@@ -17,6 +17,7 @@ from umbel.runtime.cli_options import (
     open_for_command,
     print_json,
 )
+from umbel.runtime.cli_terminal import tidy_warnings
 
 if TYPE_CHECKING:
     from umbel.storage.run import Run
@@ -234,7 +235,8 @@ def main() -> None:
     from umbel.scheduler.errors import RunInterrupted, UmbelError, UsageError
 
     try:
-        app()
+        with tidy_warnings():
+            app()
     except RunInterrupted:
         sys.exit(130)  # progress has said what to do
     except UmbelError as error:
@@ -270,7 +272,6 @@ def _facts(found: Run) -> dict[str, Any]:
 
 
 def _print_best(found: Run, sweep: str | None, limit: int) -> None:
-    from umbel.runtime.sweep import RESERVED as TRIAL_COLUMNS
     from umbel.runtime.tables import print_rows
     from umbel.storage.columns import python_rows
 
@@ -278,7 +279,7 @@ def _print_best(found: Run, sweep: str | None, limit: int) -> None:
     if not rows:
         typer.echo("no trial has succeeded")
         return
-    groups = [name for name in rows[0] if name not in TRIAL_COLUMNS and not name.startswith(("config_", "metric_"))]
+    groups = found.graph.sweep(sweep).group_names
     metrics = [name for name in rows[0] if name.startswith("metric_")]
     shown = [
         {

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,35 +16,68 @@ from tests.seaweedfs import S3Server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"<!-- tested: [^>]*-->\n```python\n(.*?)```", README, re.DOTALL)
+#: Python or shell, and what the shell's commands print, if that is shown.
+SNIPPET = re.compile(r"<!-- (tested|saved): [^>]*-->\n```(python|bash)\n(.*?)```(?:\n```text\n(.*?)```)?", re.DOTALL)
+SNIPPETS = SNIPPET.findall(README)
 
 
-@pytest.mark.ray
-def test_every_python_snippet_runs(tmp_path: Path, s3_server: S3Server) -> None:
-    assert len(SNIPPETS) == README.count("```python")
-    outputs = []
-    server_environment = s3_server.environment
-    for snippet in SNIPPETS:
-        script = tmp_path / "snippet.py"
-        script.write_text(snippet)
-        environment = {key: value for key, value in os.environ.items() if key not in ("UMBEL_STORE", "RAY_ADDRESS")}
-        environment |= server_environment
+@pytest.fixture
+def run_here(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program in an empty folder, where `umbel` is this one."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("UMBEL_STORE", "RAY_ADDRESS")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+
+    def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, str(script)],
+            command,
             cwd=tmp_path,
-            env=environment,
+            env={**environment, **more},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    on_s3 = outputs.pop(1)
+        return done
+
+    return run
+
+
+@pytest.mark.ray
+def test_every_python_snippet_runs(
+    tmp_path: Path, s3_server: S3Server, run_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert len(SNIPPETS) - len(_shell()) == README.count("```python")
+    outputs = []
+    for kind, language, text, _ in SNIPPETS:
+        if (kind, language) == ("tested", "python"):
+            (tmp_path / "snippet.py").write_text(text)
+            outputs.append(run_here(sys.executable, "snippet.py", **s3_server.environment).stdout)
+    quickstart, pipeline, on_s3, *tables, facts = outputs
     assert on_s3.split("squares ")[-1].strip() == "[1, 4, 9]"
+    assert pipeline.startswith("total 4")
     for country in ("Austria", "Brazil", "Chile", "Denmark"):
-        assert all(country in output for output in outputs[:3])
-    assert outputs[3].split() == ["done", "1000", "0"]
+        assert all(country in output for output in (quickstart, *tables))
+    assert len(tables) == 3
+    assert all(name in table for table in tables for name in ("quickstart", "pipeline"))
+    assert facts.split() == ["done", "1000", "0"]
+
+
+@pytest.mark.ray
+def test_every_command_prints_what_is_shown(
+    tmp_path: Path, run_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (script,) = [text for kind, _, text, _ in SNIPPETS if kind == "saved"]
+    (tmp_path / "forecast.py").write_text(script)
+    for text, shown in _shell():
+        done = run_here("bash", "-euc", text, COLUMNS="120")
+        printed = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
+        for line in shown.splitlines():
+            assert line in printed, "\n".join(printed)
+
+
+def _shell() -> list[tuple[str, str]]:
+    return [(text, shown) for _, language, text, shown in SNIPPETS if language == "bash"]
 
 
 def test_links_lead_somewhere() -> None:
@@ -51,12 +86,13 @@ def test_links_lead_somewhere() -> None:
             assert (path.parent / link).exists(), f"{path.name} links to {link}"
 
 
-def test_the_commands_that_the_readme_names_exist() -> None:
+def test_the_readme_names_every_command() -> None:
     from typer.main import get_command
 
     from umbel.runtime.cli import app
 
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    named = set(re.findall(r"^umbel (\w+)", README, re.MULTILINE))
-    assert named <= set(commands)
-    assert {"run", "ls", "show", "best", "failures"} <= named
+    section = README[README.index("## The command line") :].partition("\n## ")[0]
+    named = re.findall(r"^umbel ([\w-]+)", section, re.MULTILINE)
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    assert sorted(named) == sorted(commands)
+    assert all(f"umbel export {name}" in section for name in commands["export"].commands)
