@@ -57,9 +57,9 @@ __all__ = ["Ledger"]
 #: What rows made by the driver say of their worker.
 DRIVER = "driver"
 #: Columns of a sweep's segments that a resumed run needs.
-TRIAL_COLUMNS = ("trial", "status", "data", "model")
+TRIAL_COLUMNS = ("trial", "status", "attempt", "data", "model")
 RUNG_COLUMNS = ("steps", "rungs")
-VALUE_COLUMNS = ("element", "status", "digest", "format", "size", "length", "payload", "model")
+VALUE_COLUMNS = ("element", "status", "attempt", "digest", "format", "size", "length", "payload", "model")
 
 
 class Ledger:
@@ -103,7 +103,9 @@ class Ledger:
         self._selections: dict[NodeId, Selection] = {}
         self._rows: dict[NodeId, TrialRows] = {}
         self._without_best: dict[NodeId, list[int]] = {}
-        self.failed = 0
+        #: Elements that did not end well; and those among them that failed themselves, not for want of an input.
+        self.failed = self.own_failures = 0
+        self._own_failed: dict[NodeId, int] = {}
         #: The digests that rows mention.
         self.mentions = Mentions()
         #: By sweep, where to look for results of earlier runs.
@@ -112,6 +114,7 @@ class Ledger:
         self.reused = 0
         #: Of sweeps with an adaptive search.
         self._studies: dict[NodeId, StudyRecords] = {}
+        self._writer.keep_order([self._folder(planned) for planned in plan.nodes])
         self._prepare()
 
     def _prepare(self) -> None:
@@ -131,13 +134,18 @@ class Ledger:
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
-    def restore(self) -> dict[NodeId, Restored]:
-        """Read back what earlier sessions of this run made durable; damaged segments are set aside, with a warning."""
+    def restore(self, *, retry_failed: bool = False) -> dict[NodeId, Restored]:
+        """Read back what earlier sessions of this run made durable; damaged segments are set aside, with a warning.
+
+        Args:
+            retry_failed: leave out what did not end well, so that it is run again.
+        """
         restored: dict[NodeId, Restored] = {}
         for planned in self._plan.nodes:
             folder = self._folder(planned)
             is_sweep = isinstance(planned.node, Sweep)
             done, failed = IntervalSet(), IntervalSet()
+            own: set[int] = set()
             for segment in scan_segments(self._objects, folder, self._columns_for(planned), verify=True):
                 table = segment.table
                 if table is None:
@@ -147,9 +155,17 @@ class Ledger:
                     )
                     continue
                 self._mention(planned, table)
+                bad = ~contains(table.column("status"), SUCCEEDED)
+                if retry_failed and bad.any():
+                    table, bad = table.filter(booleans(~bad)), np.zeros(int((~bad).sum()), np.bool_)
                 elements = int_values(table.column("trial" if is_sweep else "element"))
                 _add_elements(done, elements)
-                _add_elements(failed, elements[~contains(table.column("status"), SUCCEEDED)])
+                if failed:  # what was tried again counts as it ended then
+                    for element in elements.tolist():
+                        failed.remove(element, element + 1)
+                        own.discard(element)
+                _add_elements(failed, elements[bad])
+                own.update(elements[bad & (int_values(table.column("attempt")) > 0)].tolist())
                 if is_sweep:
                     self._selections[planned.id].add(table)
                     self.rungs.add_rows(planned.id, table, restored=True)
@@ -160,6 +176,8 @@ class Ledger:
             if done:
                 restored[planned.id] = Restored(done, failed)
                 self.failed += len(failed)
+                self._own_failed[planned.id] = len(own)
+                self.own_failures += len(own)
         return restored
 
     def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
@@ -168,6 +186,10 @@ class Ledger:
             return lambda names: [n for n in names if n in wanted or n.startswith("metric_")]
         unread = () if planned.consumed else ("payload",)
         return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
+
+    def failed_before(self, node: NodeId) -> int:
+        """How many elements of a node failed themselves in earlier sittings."""
+        return self._own_failed.get(node, 0)
 
     # ---- lists whose length the run reveals ----------------------------------------------------------------
 
@@ -281,7 +303,9 @@ class Ledger:
             why = self._no_best(cause, command.cause_element)
         else:
             where = f"element {command.cause_element} of " if cause.node.fans_out else ""
-            why = f"{where}{cause.name!r}, which it needs, failed"
+            problem = self.sizes.problems.get(command.cause_node)
+            failed = f"{where}{cause.name!r}, which it needs, failed"
+            why = failed if problem is None else problem.what
         self._end(self._plan.nodes[command.node], command.start, command.stop, "failed", f"not run: {why}", attempt=0)
 
     def lose(self, command: LoseElement) -> None:
@@ -301,6 +325,7 @@ class Ledger:
                     "it takes nodes down, or runs about as long as they last"
                 )
         planned = self._plan.nodes[command.node]
+        self.own_failures += 1
         self._end(planned, command.element, command.element + 1, status, error, command.attempt)
 
     def _end(self, planned: PlannedNode, start: int, stop: int, status: str, error: str, attempt: int) -> None:

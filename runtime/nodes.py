@@ -164,8 +164,16 @@ class Sweep(Node):
         self.keep = keep
         #: How trials are stopped early, if they are.
         self.pruning = pruning
-        self.size = None if self.groups is None else len(self.groups) * source.trials
+        self.size = None if self.groups is None or self._data_revealed() else len(self.groups) * source.trials
         self.fans_out = True
+
+    def _data_revealed(self) -> bool:
+        """True if only the run reveals whether there are data for each group."""
+        return any(
+            argument.kind is InputKind.ITEM
+            or (argument.kind is InputKind.EACH and isinstance(argument.source, Node) and argument.source.size is None)
+            for argument in self.arguments
+        )
 
     @property
     def has_data(self) -> bool:
@@ -201,6 +209,6 @@ class BestNode(Node):
         self.sweep = sweep
         self.k = k
         self.base_name = f"{sweep.base_name}-best" if k is None else f"{sweep.base_name}-top{k}"
-        self.size = None if sweep.groups is None else len(sweep.groups)
+        self.size = None if sweep.groups is None or sweep.size is None else len(sweep.groups)
         self.fans_out = True
         self.arguments = (Argument(None, sweep, InputKind.EACH),)

@@ -93,6 +93,7 @@ class Plan:
                 "trials": node.source.trials,
                 "metric": node.metric,
                 "mode": node.mode,
+                "keep": node.keep,
                 "search": node.source.search if node.search is None else node.search.label,
                 "seed": node.source.seed,
                 "space": hidden_values(node.source.space).space().describe(value_digest),
@@ -179,6 +180,7 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 timeout_s=task.timeout_s if task else None,
                 sized_later=node.size is None,
                 in_order=isinstance(node, Sweep) and node.search is not None,
+                counts=isinstance(node, Sweep),
             )
         )
     return Plan(

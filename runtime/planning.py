@@ -235,6 +235,8 @@ def _sizes(planned: Plan, measured: MeasuredRun | None) -> Sizes:
     sizes = Sizes(planned, lambda node: len(as_sequence(value(node)) or ()), value)
     for node in planned.nodes:
         sizes.ended(node.id, failed=False)
+    for problem in sizes.problems.values():
+        raise problem
     return sizes
 
 

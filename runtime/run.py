@@ -26,9 +26,9 @@ from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.recording import modules_of, record_programs, source_files
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
-from umbel.scheduler.engine import Engine
+from umbel.scheduler.engine import Engine, Restored
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
-from umbel.scheduler.graph import Graph
+from umbel.scheduler.graph import Graph, NodeId
 from umbel.storage.layout import check_name
 from umbel.storage.memo import Memo, mark_sweep
 from umbel.storage.mentions import write_mentions
@@ -66,6 +66,7 @@ def run(
     deadline_s: float | None = None,
     budget: Mapping[str, float] | None = None,
     fresh: bool = False,
+    retry_failed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run a graph and wait for it. If a run of this name exists in the store, it is resumed.
@@ -83,6 +84,7 @@ def run(
         budget: stop when ``{"trials": n}`` have ended, or ``{"core_seconds": s}`` have been spent in this sitting.
         fresh: run all trials, even those that an earlier run of the store has done with the same code, data, config and
             seed. Otherwise these are taken over, and ``reused_from`` in the trials table says from where.
+        retry_failed: if the run exists, run again what did not end well in it. Otherwise that stays as it is.
         storage_options: for fsspec, such as endpoint and credentials.
 
     Returns:
@@ -94,7 +96,8 @@ def run(
         ResumeMismatchError: the run of this name was made by another graph, space or code.
         RunHeldError: another live process is writing it.
         StoreError: the store can't be used.
-        RunStoppedError: there were more failures than ``max_failures``, or a task says ``on_failure="stop"``.
+        RunStoppedError: there were more failures than ``max_failures``, or a task says ``on_failure="stop"``; also if
+            nothing was left to do.
         RunInterrupted: Ctrl-C; what had finished is durable.
     """
     started = time.monotonic()
@@ -138,7 +141,7 @@ def run(
         if record is None:
             record = _record(run_id, graph, plan, files, opened, about())
             opened.create_run(record)
-        how = _How(executor, address, workers, limits, fresh)
+        how = _How(executor, address, workers, limits, fresh, retry_failed)
         reason = _carry_out(plan, literals, opened, record, ownership, shown, how, started, about)
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
@@ -166,6 +169,7 @@ class _How:
     workers: int | None
     limits: Limits
     fresh: bool
+    retry_failed: bool
 
 
 def _carry_out(
@@ -184,26 +188,32 @@ def _carry_out(
     writer = SegmentWriter(store.objects, finish=functools.partial(pack_models, store.objects))
     try:
         ledger = Ledger(plan, literals, store.objects, run_id, writer, time.time, shown.warn)
-        restored = ledger.restore()
+        restored = ledger.restore(retry_failed=how.retry_failed)
         graph = _with_memos(plan, ledger, store, record, fresh=how.fresh)
-        engine = Engine(graph, restored=restored, jitter_seed=secrets.randbits(32))
+        engine = Engine(
+            graph,
+            restored=restored,
+            jitter_seed=secrets.randbits(32),
+            allowance=_allowance(graph, how.limits, restored),
+        )
         session = Session(plan, engine, ledger, writer, ownership, shown, how.limits)
         resumed = session.done
         session.catch_up()
         shown.start(run_id, store.url, session.total, resumed)
-        if not session.finished:
+        if not session.finished and session.stop_reason is None:
             store.add_sitting(run_id, ownership.record.acquired, ownership.record.token, about())
             if how.executor == "inline":
                 InlineExecutor(plan, store.objects, run_id).run(session)
             else:
                 RayExecutor(plan, store.objects, run_id, how.address, how.workers).run(session)
+        session.check_limits()
         shown.update(session.snapshot())
     except BaseException:
         _close_quietly(writer)
         shown.finish("stopped by an error; what was finished before is durable, and running the same again goes on")
         raise
     writer.close()
-    if session.interrupted and not session.finished:
+    if session.stopped_by_failures or ((session.interrupted or session.stop_reason) and not session.finished):
         ended = "interrupted" if session.stop_reason is None else f"stopped, because {session.stop_reason}"
         text = (
             f"{ended}: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
@@ -213,8 +223,14 @@ def _carry_out(
         if session.stop_reason is None:
             raise RunInterrupted(f"run {run_id!r} was {text}")
         if session.stopped_by_failures:
-            raise RunStoppedError(f"run {run_id!r} was {text}", hint=f"umbel failures {run_id} tells what failed")
+            raise RunStoppedError(
+                f"run {run_id!r} was {text}",
+                hint=f"umbel failures {run_id} tells what failed; retry_failed=True (--retry-failed) runs that again",
+            )
         return "stopped"
+    for problem in ledger.sizes.problems.values():
+        shown.finish(f"{format_count(session.done)} elements are done and durable; the rest of the graph has no sizes")
+        raise problem
     if resumed < session.total or store.load_end(run_id) is None:
         counts = {"total": session.total, "failed": ledger.failed}
         write_mentions(store.objects, record, ledger.sizes.found, ledger.mentions)
@@ -234,11 +250,19 @@ def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, A
         code = plan.code[planned.id].digest
         mark_sweep(store.objects, code, str(record["created"]), str(record["id"]), planned.name)
         if not fresh:
-            memo = Memo(store.objects, code, str(record["id"]), planned.node.metric)
+            memo = Memo(store.objects, code, str(record["id"]), planned.node.metric, planned.node.keep)
             if memo:
                 ledger.memos[planned.id] = memo
                 specs[planned.id] = replace(specs[planned.id], recalls=True)
     return Graph(specs)
+
+
+def _allowance(graph: Graph, limits: Limits, restored: Mapping[NodeId, Restored]) -> int | None:
+    """How many trials may be granted, if the run has a budget of them."""
+    if limits.trials is None:
+        return None
+    done = sum(len(restored[spec.id].done) for spec in graph if spec.counts and spec.id in restored)
+    return max(0, int(limits.trials) - done)
 
 
 def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapsed_s: float) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from umbel.runtime.calls import Call
 from umbel.runtime.lease_report import LeaseReport, Taken, bounded, to_ipc
+from umbel.runtime.output import Tail
 from umbel.runtime.rows import Outcome
 from umbel.scheduler.protocol import Lease
 from umbel.storage.packs import pack_models, payload_bytes
@@ -38,6 +39,8 @@ class RunningLease(ABC):
         self._current = lease.start - 1
         self._current_since = time.perf_counter()
         self._collected = lease.start
+        #: What the element at `_current` has printed.
+        self._tail: Tail | None = None
         self._busy_until = time.perf_counter()
         self._clock_offset = time.time() - time.perf_counter()
 
@@ -109,4 +112,5 @@ class RunningLease(ABC):
         error = TimeoutError(f"not finished after its time limit of {limit_s:g} s")
         retry = self._call.retries(error)
         text = f"TimeoutError: {error}"
-        return current, Outcome(since + self._clock_offset, seconds, None, "timeout", text, retry=retry)
+        printed = None if self._tail is None else self._tail.take()
+        return current, Outcome(since + self._clock_offset, seconds, None, "timeout", text, retry=retry, output=printed)

@@ -145,8 +145,13 @@ class Session:
     # ---- events in, commands out ---------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Follow what earlier sittings finished, as far as that needs no workers."""
+        """Follow what earlier sittings finished, as far as that needs no workers; stop if a limit is reached."""
         self.handle(Tick())
+        for planned in self.plan.nodes:
+            task = getattr(planned.node, "task", None)
+            if task is not None and task.on_failure == "stop" and self.ledger.failed_before(planned.id):
+                self._stop_for(planned.id)
+        self.check_limits()
 
     def attach(self, executor: Executor) -> None:
         """Begin: tell the executor what is wanted."""
@@ -169,7 +174,6 @@ class Session:
             report.retries,
             report.busy_s,
         )
-        self.ledger.failed += len(report.failed)
         node = self.engine.node_of(report.lease)
         if node is not None:
             self._note_costs(node, report)
@@ -186,25 +190,37 @@ class Session:
         if task is None:
             return
         self._core_seconds += report.busy_s * max(task.resources.cpus, task.resources.gpus)
-        if report.failed and task.on_failure == "stop":
-            name = self.plan.nodes[node].name
-            self.stop(f"an element of {name!r} failed, whose task says on_failure='stop'", by_failures=True)
+
+    def _note_failures(self, accept: Accept, report: LeaseReport) -> None:
+        """Elements have failed for good: of two copies of one the first word counts."""
+        failed = sum(any(start <= e < stop for start, stop in accept.ranges) for e in report.failed)
+        self.ledger.failed += failed
+        self.ledger.own_failures += failed
+        task = getattr(self.plan.nodes[accept.node].node, "task", None)
+        if failed and task is not None and task.on_failure == "stop":
+            self._stop_for(accept.node)
+
+    def _stop_for(self, node: NodeId) -> None:
+        name = self.plan.nodes[node].name
+        self.stop(f"an element of {name!r} failed, whose task says on_failure='stop'", by_failures=True)
 
     def stop(self, reason: str, *, by_failures: bool) -> None:
         """Have the executor's loop end in good order, as on Ctrl-C, for this reason; the first one counts."""
         if self.stop_reason is None:
             self.stop_reason, self.stopped_by_failures = reason, by_failures
 
-    def _check_limits(self, now: float) -> None:
+    def check_limits(self) -> None:
+        """Stop if a limit of the run is reached."""
+        now = time.monotonic()
         trials = sum(len(self.engine.nodes[node].done) for node in self._sweeps)
         reason = self._limits.reached(
-            failures=self.ledger.failed,
+            failures=self.ledger.own_failures,
             elapsed_s=now - self._started,
             trials=trials,
             core_seconds=self._core_seconds,
         )
         if reason is not None:
-            self.stop(reason, by_failures=self._limits.failures_exceeded(self.ledger.failed))
+            self.stop(reason, by_failures=self._limits.failures_exceeded(self.ledger.own_failures))
 
     def _dispatch(self, event: Event, report: LeaseReport | None) -> None:
         waiting: deque[Event] = deque([event])
@@ -224,6 +240,8 @@ class Session:
             case Accept():
                 assert report is not None
                 self.ledger.record(command, report)
+                if report.failed:
+                    self._note_failures(command, report)
             case Grant(worker, lease):
                 self.ledger.rungs.granted(worker, lease)
                 whole_blocks = bool(self.engine.nodes[lease.node].whole_blocks)
@@ -268,7 +286,7 @@ class Session:
         now = time.monotonic()
         if self.engine.wakeup_s(now) <= 0:
             self.handle(Tick())
-        self._check_limits(now)
+        self.check_limits()
         if now >= self._next_renewal:
             self._ownership.renew()
             if self._ownership.cancel_requested():

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from umbel.runtime.nodes import BestNode, Node, Sweep
+from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
 from umbel.runtime.programs import InputKind
 from umbel.runtime.sweep import groups_of
-from umbel.scheduler.errors import GraphError, UsageError
+from umbel.scheduler.errors import GraphError, UmbelError, UsageError
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.protocol import Sized, Unsizable
 
@@ -23,6 +23,7 @@ __all__ = ["Sizes"]
 Cause = tuple[NodeId, int]
 #: Kinds of arguments whose source decides, with its length, how many elements there are.
 LENGTHS = (InputKind.EACH, InputKind.ITEM)
+_MEND = "mend the task that returns it, and run under a new name: trials that nothing has changed for are taken over"
 
 
 class Sizes:
@@ -43,6 +44,8 @@ class Sizes:
             p.id: p.node.groups for p in plan.nodes if isinstance(p.node, Sweep) and p.node.groups is not None
         }
         self._unsizable: dict[NodeId, Cause] = {}
+        #: By node that returned it, what is wrong with a list: what depends on it can't be run.
+        self.problems: dict[NodeId, UmbelError] = {}
         #: The nodes whose lists reveal sizes, and what failed of them.
         self._lists: dict[NodeId, Cause | None] = {}
         kinds = (InputKind.ITEM, InputKind.AXIS)
@@ -52,18 +55,8 @@ class Sizes:
             for argument, source in zip(planned.node.arguments, planned.sources, strict=True)
             if argument.kind in kinds and source is not None
         }
-        #: Nodes whose size is to be found, or compared with what is found, in the order of the graph.
-        self._open = [planned for planned in plan.nodes if self._depends(planned)]
-
-    def _depends(self, planned: PlannedNode) -> bool:
-        """True if a result has a say in the node's size, or must agree with it."""
-        if planned.node.size is None:
-            return True
-        return any(
-            argument.kind is InputKind.ITEM
-            or (argument.kind is InputKind.EACH and isinstance(argument.source, Node) and argument.source.size is None)
-            for argument in planned.node.arguments
-        )
+        #: Nodes whose size is to be found, in the order of the graph.
+        self._open = [planned for planned in plan.nodes if planned.node.size is None]
 
     def size(self, node: NodeId) -> int:
         """How many elements a node has; 0 if that is not known, or will never be."""
@@ -93,9 +86,8 @@ class Sizes:
     def ended(self, node: NodeId, *, failed: bool) -> list[Sized | Unsizable]:
         """A node has ended; returns what follows for the sizes of others.
 
-        Raises:
-            GraphError: it did not return a list, or a list that does not fit the others.
-            UsageError: what it returned can't be groups.
+        If it did not return a list, or one that does not fit or can't be groups, what depends on it has no size, and
+        `problems` tells why.
         """
         if node not in self._revealing:
             return []
@@ -103,16 +95,20 @@ class Sizes:
         events: list[Sized | Unsizable] = []
         still_open: list[PlannedNode] = []
         for planned in self._open:
-            found = self._find(planned)
+            found: int | Cause | None
+            try:
+                found = self._find(planned)
+            except (GraphError, UsageError) as error:
+                self.problems.setdefault(node, error)
+                found = (node, 0)
             if found is None:
                 still_open.append(planned)
-            elif planned.node.size is None:
-                if isinstance(found, int):
-                    self._sizes[planned.id] = found
-                    events.append(Sized(planned.id, found))
-                else:
-                    self._unsizable[planned.id] = found
-                    events.append(Unsizable(planned.id, *found))
+            elif isinstance(found, int):
+                self._sizes[planned.id] = found
+                events.append(Sized(planned.id, found))
+            else:
+                self._unsizable[planned.id] = found
+                events.append(Unsizable(planned.id, *found))
         self._open = still_open
         return events
 
@@ -122,7 +118,9 @@ class Sizes:
         if isinstance(node, BestNode):
             (sweep,) = (source for source in planned.sources if source is not None)
             cause = self._unsizable.get(sweep)
-            return cause if cause is not None else len(self._groups[sweep]) if sweep in self._groups else None
+            if cause is not None:
+                return cause
+            return len(self._groups[sweep]) if sweep in self._sizes else None
         lengths: dict[str, int] = {}
         for position, (argument, source) in enumerate(zip(node.arguments, planned.sources, strict=True), 1):
             if argument.kind not in (*LENGTHS, InputKind.AXIS):
@@ -142,7 +140,7 @@ class Sizes:
                 f"what {planned.name!r} goes through together is of different lengths, as the run has revealed",
                 got=", ".join(f"{label}: {length}" for label, length in lengths.items()),
                 expected="the same length everywhere",
-                hint="mend the task that returns the list, and run again: what does not depend on it is kept",
+                hint=_MEND,
             )
         size = next(iter(lengths.values()))
         return size * node.source.trials if isinstance(node, Sweep) else size
@@ -185,7 +183,7 @@ class Sizes:
         except UsageError as error:
             raise UsageError(
                 f"sweep {planned.name!r} can't be made of the groups that the run has revealed ({', '.join(names)})",
-                got=str(error),
-                expected="a list of distinct plain values of one type",
-                hint="mend the task that returns them, and run again: what does not depend on it is kept",
+                got=f"{error.what}: {error.got}",
+                expected=error.expected,
+                hint=_MEND,
             ) from error

@@ -134,7 +134,7 @@ class SweepLease(RunningLease):
             open_state=self._open_state,
         )
         trial_context.current.context = context
-        kept.tail = tail = Tail()
+        self._tail = kept.tail = tail = Tail()
         add, board = outcomes.append, self._board
         index = chunk.first
         tell = chunk.tell if isinstance(chunk, AskedChunk) else None

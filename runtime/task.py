@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -19,6 +20,8 @@ __all__ = ["Resources", "Task", "task"]
 #: What may become of a run when a call fails for good.
 ON_FAILURE = ("keep going", "skip", "stop")
 
+#: Members of a container in which nodes are looked for.
+LOOKED_AT = 10_000
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -141,6 +144,7 @@ class Task(Generic[P, R]):
             GraphError: the arguments don't fit the function's signature.
         """
         self._check_signature(args, kwargs)
+        check_no_node_inside(self.name, [*args, *kwargs.values()])
         arguments = []
         for keyword, value in _named(args, kwargs):
             if isinstance(value, Elements):
@@ -167,6 +171,7 @@ class Task(Generic[P, R]):
         from umbel.runtime.product import Crossed
 
         self._check_signature(args, kwargs)
+        check_no_node_inside(self.name, [*args, *kwargs.values()])
         arguments: list[Argument] = []
         lengths: dict[str, int | None] = {}
         names = list(self._parameter_names(args, kwargs))
@@ -331,6 +336,31 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(fn)
     except (TypeError, ValueError):
         return None
+
+
+def check_no_node_inside(name: str, arguments: Sequence[object]) -> None:
+    """Refuse nodes inside lists, tuples, sets and dicts: the function would be given the nodes, not their values.
+
+    Raises:
+        GraphError: there is one.
+    """
+    front: list[object] = [each for each in arguments if type(each).__name__ != "Crossed"]
+    for looked_at in itertools.count():
+        if not front or looked_at == LOOKED_AT:
+            return
+        value = front.pop()
+        if not isinstance(value, (list, tuple, set, frozenset, dict)):
+            continue
+        members = list(itertools.islice(value.values() if isinstance(value, dict) else value, LOOKED_AT))
+        found = next((each for each in members if isinstance(each, (Node, Elements))), None)
+        if found is not None:
+            raise GraphError(
+                f"an argument of task {name!r} holds a node inside a {type(value).__name__}",
+                got=f"{found!r}, in a {type(value).__name__} of {len(value)}",
+                expected="nodes as arguments of their own, whose values the function is given",
+                hint="one parameter a node, with *args for many; or make one fan-out of them with map",
+            )
+        front += [each for each in members if isinstance(each, (list, tuple, set, frozenset, dict))]
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str | None, Any]]:

@@ -60,7 +60,7 @@ class TaskLease(RunningLease):
             self._current = element
             if element >= self.stop:
                 return
-            kept.tail = tail = Tail()
+            self._tail = kept.tail = tail = Tail()
             outcome = self._run_element(handles, element)
             outcome.output = tail.take()
             self._outcomes.append(outcome)
@@ -116,7 +116,13 @@ class TaskLease(RunningLease):
         held = self._outcomes[start - first : stop - first]
         if overrun is not None:
             timed_out = ElementOutcome(
-                overrun.started, overrun.seconds, None, "timeout", overrun.error, retry=overrun.retry
+                overrun.started,
+                overrun.seconds,
+                None,
+                "timeout",
+                overrun.error,
+                retry=overrun.retry,
+                output=overrun.output,
             )
             held = [*held[: stop - start - 1], timed_out]
         attempt = self._call.attempt

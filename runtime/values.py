@@ -11,8 +11,9 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from umbel.runtime.sequences import is_sequence
+from umbel.runtime.sequences import as_sequence, is_sequence
 from umbel.runtime.shared_memory import get_copy
 from umbel.scheduler.errors import CodeError
 from umbel.storage.artifacts import get_artifact, put_artifact
@@ -58,8 +59,14 @@ class ValueHandle:
 
 
 def item_digest(handle: ValueHandle, place: int) -> str:
-    """The identity of one item of a list: it changes with the list, even where the item does not."""
-    return hashlib.sha256(f"{handle.digest}[{place}]".encode()).hexdigest()
+    """The identity of one item of a list: that of its content, if the list is small enough to travel in messages.
+
+    An item of a larger list is known by the list and its place, so it counts as changed whenever the list does: the
+    driver, which asks for identities too, does not read large values.
+    """
+    if handle.payload is None:
+        return hashlib.sha256(f"{handle.digest}[{place}]".encode()).hexdigest()
+    return _item_digests(handle.payload)[place]
 
 
 def store_value(
@@ -91,6 +98,13 @@ def store_value(
     put_artifact(objects, encoded)
     copy = None if put_copy is None else put_copy(encoded.data)
     return ValueHandle(encoded.digest, encoded.format, size, None, length, copy)
+
+
+@lru_cache(maxsize=16)
+def _item_digests(payload: bytes) -> list[str]:
+    """The identities of all items of an encoded list."""
+    values = decode(payload)
+    return [value_digest(each) for each in as_sequence(values) or ()]
 
 
 def load_value(handle: ValueHandle, objects: ObjectStore) -> object:

@@ -117,6 +117,7 @@ class Engine:
         graph: what to run.
         restored: by node, what is done already.
         jitter_seed: varies the jitter of retry pauses.
+        allowance: how many elements of nodes that count against it (`NodeSpec.counts`) may be granted; None: all.
 
     Raises:
         InternalError: from `handle`, when an event contradicts the state; its text tells the last events.
@@ -128,11 +129,13 @@ class Engine:
         *,
         restored: Mapping[NodeId, Restored] | None = None,
         jitter_seed: int = 0,
+        allowance: int | None = None,
     ) -> None:
         self.graph = graph
         self.nodes = [NodeState(spec) for spec in graph]
         self.cancelled = False
         self._jitter_seed = jitter_seed
+        self._allowance = allowance
         shapes = sorted({spec.shape for spec in graph if spec.shape is not None})
         self._shapes: dict[ShapeId, ShapeState] = {shape: ShapeState() for shape in shapes}
         self._workers: dict[WorkerId, WorkerState] = {}
@@ -399,6 +402,8 @@ class Engine:
             self._make_pending(node, shape, start, stop)
         self._queue(node)
         for start, stop in event.found:
+            if self._allowance is not None and node.spec.counts:
+                self._allowance = max(0, self._allowance - (stop - start))
             self._settle(node, start, stop, [])
 
     def _on_sized(self, node: NodeState, size: int) -> None:
@@ -504,11 +509,17 @@ class Engine:
                 heapq.heappop(shape.queue)
                 node.queued = False
                 continue
+            most = self._allowance if node.spec.counts else None
+            if most == 0:
+                shape.held_back.append(heapq.heappop(shape.queue))
+                continue
             if worker.leases and not self._may_follow(node, worker.leases[0], workers):
                 return False
-            piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases)
+            piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases, most=most)
             if piece is None:
                 return False  # suspects only, and this worker has a lease running
+            if self._allowance is not None and node.spec.counts:
+                self._allowance -= len(piece)
             self._open(worker, shape, node, piece, now)
             return True
         return False
@@ -597,6 +608,11 @@ class Engine:
 
     def _put_back(self, node: NodeState, piece: Piece) -> None:
         node.put_back(piece)
+        if self._allowance is not None and node.spec.counts and len(piece):
+            self._allowance += len(piece)
+            for shape in self._shapes.values():
+                while shape.held_back:
+                    heapq.heappush(shape.queue, shape.held_back.pop())
         self._queue(node)
 
     def _queue(self, node: NodeState) -> None:

@@ -147,17 +147,20 @@ class NodeState:
             else:
                 self.pieces.append(piece)
 
-    def take(self, workers: int, cursor: int | None, *, suspects: bool) -> Piece | None:
+    def take(self, workers: int, cursor: int | None, *, suspects: bool, most: int | None = None) -> Piece | None:
         """Cut the next lease's elements out of what is pending.
 
         Args:
             workers: how many workers share this node.
             cursor: where the asking worker's last lease of this node ended: it continues in the same block if it can.
             suspects: whether it may be given elements that may kill its worker.
+            most: how many elements at most, at least 1; None: without bound.
         """
         size = self.sizer.size(self.pending, workers)
         if self.spec.in_order:
             size = self._size_in_order(size, workers)
+        if most is not None:
+            size = min(size, most)
         if self.pieces and (suspects or not self.pieces[0].suspect):
             piece = self.pieces[0]
             size = min(size, piece.cap or size)

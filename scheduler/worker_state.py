@@ -84,6 +84,8 @@ class ShapeState:
     idle: dict[WorkerId, None] = field(default_factory=dict)
     #: (-priority, -rank, node) of the nodes with pending elements.
     queue: list[tuple[int, int, NodeId]] = field(default_factory=list)
+    #: Those of them that wait for the engine's allowance.
+    held_back: list[tuple[int, int, NodeId]] = field(default_factory=list)
     #: Elements that are ready and have not ended.
     outstanding: int = 0
     wanted: int = 0

@@ -19,6 +19,7 @@ import pyarrow as pa
 from umbel.scheduler.errors import NotFoundError, StoreConflictError
 from umbel.storage import layout
 from umbel.storage.columns import contains, int_values, integers, python_values, strings
+from umbel.storage.documents import read_document
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segment_format import SegmentDamagedError, decode_segment, plain, unify
 from umbel.storage.segments import scan_segments
@@ -26,6 +27,8 @@ from umbel.storage.trial_rows import metric_column
 
 __all__ = ["Memo", "mark_sweep"]
 
+#: Whose models a sweep keeps, from few to many.
+_KEEPS = ("none", "best", "all")
 #: How many earlier runs are looked into: the newest ones.
 MOST_RUNS = 20
 #: What is taken over. Whether a trial is pruned depends on others, so its row says nothing to another sweep.
@@ -72,10 +75,12 @@ class Memo:
         code: the fingerprint of the sweep's function.
         run_id: the run that asks; its own trials are not looked at.
         metric: the metric that the sweep is judged by; trials without it don't count.
+        keep: whose models the sweep keeps; sweeps that kept fewer don't count, since theirs would be missing.
     """
 
-    def __init__(self, objects: ObjectStore, code: str, run_id: str, metric: str) -> None:
+    def __init__(self, objects: ObjectStore, code: str, run_id: str, metric: str, keep: str = "none") -> None:
         self._objects = objects
+        self._keep = keep
         self._metric = metric_column(metric)
         marks = (layout.parse_memo_mark(path) for path in objects.list(layout.memo_folder(code)))
         others = [mark for mark in marks if mark is not None and mark[1] != run_id]
@@ -121,6 +126,8 @@ class Memo:
         return self._earlier
 
     def _read(self, run_id: str, sweep: str) -> _Earlier | None:
+        if not self._kept_enough(run_id, sweep):
+            return None
         paths: list[str] = []
         prefixes, segments, rows = [], [], []
         columns = ["key", "status", self._metric]
@@ -142,6 +149,14 @@ class Memo:
         return _Earlier(
             run_id, sweep, every[order], np.concatenate(segments)[order], np.concatenate(rows)[order], tuple(paths)
         )
+
+    def _kept_enough(self, run_id: str, sweep: str) -> bool:
+        record = read_document(self._objects, layout.record(run_id)) or {}
+        for node in (record.get("graph") or {}).get("nodes") or ():
+            if node.get("name") == sweep and node.get("sweep"):
+                kept = node["sweep"].get("keep", "best")
+                return _KEEPS.index(kept) >= _KEEPS.index(self._keep) if kept in _KEEPS else False
+        return False
 
     def _rows_of(self, earlier: _Earlier, wanted: dict[int, str]) -> list[tuple[list[int], pa.Table]]:
         """By segment: the positions of the keys found there, and their rows."""

@@ -11,7 +11,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -75,6 +75,7 @@ class SegmentWriter:
         self._clock = clock
         self._token = uuid4().hex
         self._metadata: dict[str, dict[str, str]] = {}
+        self._order: dict[str, int] = {}
         self._next_number: dict[str, int] = {}
         # Everything below is guarded by this condition, which is notified whenever any of it changes.
         self._changed = threading.Condition()
@@ -100,6 +101,14 @@ class SegmentWriter:
         """Say what the files of a folder shall carry as Parquet key-value metadata, from the next one on."""
         with self._changed:
             self._metadata[folder] = dict(metadata)
+
+    def keep_order(self, folders: Sequence[str]) -> None:
+        """Rows of each of these folders must be durable no later than rows of those after it that were added later.
+
+        So what is read back after a crash never holds a result without those that it was made of.
+        """
+        with self._changed:
+            self._order = {folder: place for place, folder in enumerate(folders)}
 
     def add(self, folder: str, batch: pa.RecordBatch) -> None:
         """Hand over rows; they will be durable within about `max_age_s`.
@@ -224,13 +233,16 @@ class SegmentWriter:
 
     def _due(self) -> dict[str, _Buffer]:
         if self._pressed or self._flushing or self._closing:
-            return dict(self._buffers)
+            return self._in_order(self._buffers)
         too_old = self._clock() - self._max_age_s
-        return {
-            folder: buffer
-            for folder, buffer in self._buffers.items()
-            if buffer.oldest <= too_old or self._is_full(buffer)
-        }
+        due = {folder for folder, each in self._buffers.items() if each.oldest <= too_old or self._is_full(each)}
+        last = max((self._order.get(folder, -1) for folder in due), default=-1)
+        due |= {folder for folder in self._buffers if self._order.get(folder, last + 1) <= last}
+        return self._in_order(due)
+
+    def _in_order(self, folders: Iterable[str]) -> dict[str, _Buffer]:
+        """The buffers of these folders, in the order in which they are to be written."""
+        return {folder: self._buffers[folder] for folder in sorted(folders, key=lambda each: self._order.get(each, -1))}
 
     def _write(self, folder: str, buffer: _Buffer) -> None:
         for table in _tables(buffer.batches):

@@ -394,3 +394,11 @@ def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
         assert "Permission denied" in str(caught.value)
         assert "write access" in (caught.value.hint or "")
         assert list(Path(folder).iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [lambda node: [node, 1], lambda node: {"a": [node]}, lambda node: (1, {"b": node})])
+def test_nodes_inside_containers_are_refused(shape: Any) -> None:
+    task = umbel.task(str)
+    for make in (task.bind, task.map):
+        with pytest.raises(GraphError, match="holds a node inside a"):
+            make(shape(load.bind("a")))

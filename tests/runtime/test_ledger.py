@@ -50,10 +50,10 @@ def test_resuming_reads_only_the_columns_that_it_needs(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("umbel.storage.segments.decode_segment", spy)
     resumed = run(tmp_path)
-    value = {"element", "status", "digest", "format", "size", "length", "payload", "model"}
+    value = {"element", "status", "attempt", "digest", "format", "size", "length", "payload", "model"}
     assert read == [
         value,
-        {"trial", "status", "data", "model", "metric_loss", "metric_other"},
+        {"trial", "status", "attempt", "data", "model", "metric_loss", "metric_other"},
         value,
         value - {"payload"},  # nothing is made of the last node's values
     ]

@@ -153,3 +153,87 @@ def test_a_task_that_stops_the_run_does(tmp_path: Path) -> None:
 def test_unknown_reactions_are_refused() -> None:
     with pytest.raises(umbel.UsageError, match="unknown on_failure"):
         umbel.task(on_failure="shrug")(odd_fails)
+
+
+# ---- failures that come last, and what becomes of them -----------------------------------------------------------
+
+
+@umbel.task(on_failure="stop")
+def fragile(number: int, broken: str) -> int:
+    if number == 3 and Path(broken).exists():
+        raise OSError("the network is down")
+    return number
+
+
+def collect(values: list[int]) -> int:
+    return sum(values)
+
+
+def test_a_failure_that_comes_last_stops_the_run_too(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    node = fragile.map([1, 2, 3], str(broken))
+    for _ in range(2):  # the second time it is known from the first
+        with pytest.raises(umbel.RunStoppedError, match="on_failure='stop'"):
+            run(node, tmp_path / "store")
+    with pytest.raises(umbel.RunStoppedError, match="max_failures=0"):
+        run(umbel.task(fragile.fn).bind(3, str(broken)), tmp_path / "another", max_failures=0)
+
+
+def test_what_failed_is_run_again_if_that_is_asked_for(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    total = umbel.task(collect).bind(fragile.map([1, 2, 3, 4], str(broken)))
+    with pytest.raises(umbel.RunStoppedError, match="retry_failed"):
+        run(total, tmp_path / "store")
+    broken.unlink()
+    done = run(total, tmp_path / "store", retry_failed=True)
+    assert done.value(total) == 10
+    assert done.failures().num_rows == 0
+    assert run(total, tmp_path / "store").value(total) == 10
+
+
+def test_failed_trials_are_run_again_too(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+
+    def sometimes(config: dict[str, Any]) -> float:
+        if broken.exists() and config["x"] % 2:
+            raise ValueError("odd")
+        return float(config["x"])
+
+    sweep = umbel.sweep(sometimes, space={"x": list(range(10))}, search="grid", metric="m", name="s")
+    assert run(sweep, tmp_path / "store").failures().num_rows == 5
+    broken.unlink()
+    assert run(sweep, tmp_path / "store").failures().num_rows == 5
+    done = run(sweep, tmp_path / "store", retry_failed=True)
+    assert done.failures().num_rows == 0
+    assert done.trials()["metric_m"].to_pylist() == [float(x) for x in range(10)]
+
+
+def test_what_fails_for_want_of_an_input_does_not_count(tmp_path: Path) -> None:
+    @umbel.task
+    def load(number: int) -> int:
+        if number == 0:
+            raise OSError("no such country")
+        return number
+
+    def fit(config: dict[str, Any], data: int) -> float:
+        return float(data)
+
+    sweep = umbel.sweep(
+        fit, space={"x": [1]}, over={"n": [0, 1]}, data=load.map([0, 1]), trials=50, metric="m", name="s"
+    )
+    assert run(sweep, tmp_path, max_failures=1).failures().num_rows == 51
+
+
+@pytest.mark.parametrize("trials", [1, 10, 37])
+def test_a_budget_of_trials_is_kept_to(tmp_path: Path, trials: int) -> None:
+    def fit(config: dict[str, Any]) -> float:
+        return float(config["x"])
+
+    sweep = umbel.sweep(fit, space={"x": list(range(100))}, search="grid", metric="m", name="s")
+    for _ in range(2):  # nothing more the second time
+        assert run(sweep, tmp_path, budget={"trials": trials}).trials().num_rows == trials
+    assert run(sweep, tmp_path, budget={"trials": trials + 5}).trials().num_rows == trials + 5
+    assert run(sweep, tmp_path).trials().num_rows == 100

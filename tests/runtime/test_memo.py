@@ -203,3 +203,12 @@ def test_marks_are_read_as_they_are_written() -> None:
     assert parse_memo_mark(path) == ("20260102T030405678901", "run.1_a", "s-2")
     assert parse_memo_mark("memo/c0de/other") is None
     assert parse_memo_mark("memo/c0de/1~../x~y") is None
+
+
+def test_models_that_were_not_kept_are_made(go: Go) -> None:
+    go(a_sweep(keep="none"), "none")
+    best = go(a_sweep(keep="best"), "best")
+    assert len(CALLS) == 10
+    assert all(row["model"] for row in best.best().to_pylist())
+    go(a_sweep(keep="none"), "again")
+    assert not CALLS

@@ -99,3 +99,20 @@ def test_trials_that_print_nothing_cost_no_objects(tmp_path: Path) -> None:
     sweep = umbel.sweep(chatty, space={"x": 1}, trials=3, metric="m")
     umbel.run(sweep, store=str(tmp_path), name="r", executor="inline", progress=False)
     assert not (tmp_path / "runs" / "r" / "output").exists()
+
+
+def slow_and_chatty(config: dict[str, Any]) -> float:
+    print("before the end")
+    import time
+
+    time.sleep(60)
+    return 1.0
+
+
+@pytest.mark.ray
+def test_what_a_trial_printed_before_its_time_was_up_is_kept(tmp_path: Path) -> None:
+    task = umbel.task(timeout_s=1.0)(slow_and_chatty)
+    sweep = umbel.sweep(task, space={"x": [1]}, trials=1, metric="m", name="s")
+    run = umbel.run(sweep, store=str(tmp_path), name="r", workers=1, progress="quiet")
+    assert run.trials()["status"].to_pylist() == ["timeout"]
+    assert "before the end" in run.output(0)

@@ -254,3 +254,27 @@ def test_a_run_that_has_not_come_so_far_can_be_read(go: Go, tmp_path: Path) -> N
     assert "?" in run._repr_html_()
     with pytest.raises(umbel.UmbelError, match="not there yet"):
         run.value("describe")
+
+
+def test_a_list_that_is_none_leaves_the_rest_to_go_on(go: Go, tmp_path: Path) -> None:
+    fine = shout.map(["a", "b"])
+    lost = join.bind(shout.map(join.bind(["x"]).elements()))
+    with pytest.raises(umbel.GraphError, match="did not return a list"):
+        go([lost, fine])
+    run = umbel.open_store(str(tmp_path)).run("r")
+    assert run.value(fine) == ["A", "B"]
+    assert run.status == "failed"
+    (failure,) = (row for row in run.failures().to_pylist() if row["node"] == lost.name)
+    assert "did not return a list" in failure["error"]
+
+
+def test_an_item_is_known_by_its_content(go: Go) -> None:
+    def sweep(text: str) -> Any:
+        words = split.bind(text)
+        return umbel.sweep(
+            trial, space=SPACE, over={"word": words}, data=words.elements(), trials=2, metric="loss", name="s"
+        )
+
+    go(sweep("a b"), "one")
+    rows = go(sweep("b c a"), "two").trials().to_pylist()
+    assert [row["reused_from"] is None for row in rows] == [False, False, True, True, False, False]

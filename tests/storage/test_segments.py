@@ -343,3 +343,17 @@ def test_errors_of_the_thread_that_are_not_ours(objects: ObjectStore) -> None:
     assert caught.value.__cause__ is not None
     pickle.loads(pickle.dumps(caught.value))
     writer.close()
+
+
+def test_what_rows_were_made_of_is_durable_before_them(any_store: Store) -> None:
+    objects = any_store.objects
+    writer = SegmentWriter(objects, max_age_s=1e9, max_rows=10)
+    writer.keep_order(["parent", "child", "grandchild"])
+    writer.add("parent", batch(0, 3))
+    writer.add("grandchild", batch(0, 1))
+    writer.add("child", batch(0, 10))  # full: it is written now
+    wait_until(lambda: objects.list("child") != [])
+    assert objects.list("parent")
+    assert not objects.list("grandchild")
+    writer.close()
+    assert objects.list("grandchild")
