@@ -122,6 +122,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
 
 
 def __getattr__(name: str) -> object:
+    if name == "torch":
+        return import_module("umbel.torch")  # which loads PyTorch when a name of it is used
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'umbel' has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""How does dropout work in fused trials: each trial with its own rate, and its own random numbers?
+
+Random numbers of a generator that all trials share would make a trial's result depend on who else is in its batch. Here
+a unit is dropped by a hash of (the trial's seed, the step, the dropout module, the unit's place), so a trial drops the
+same units alone, in any batch, and on any device. They are not the numbers that torch.nn.Dropout would draw, so
+training with dropout agrees with plain torch in distribution only.
+
+The hash is two rounds of multiply and xorshift on 32 bits with the constants of "lowbias32" (C. Wellons,
+hash-prospector, 2018). It must not know how trials are stacked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+__all__ = ["TrialDropout", "Units", "dropout_keys", "trial_keys"]
+
+_GOLDEN = -0x61C88647  # 2^32 / golden ratio, odd, as a signed number
+_FIRST, _SECOND = 0x7FEB352D, -0x7B935975
+
+
+class Units:
+    """What the dropout modules of one stacked module share while it runs: this trial's rates and keys."""
+
+    __slots__ = ("calls", "keys", "rates")
+
+    def __init__(self) -> None:
+        #: A rate a dropout module; None: nothing is dropped.
+        self.rates: torch.Tensor | None = None
+        #: A key a dropout module, for this step (int32).
+        self.keys: torch.Tensor | None = None
+        #: How many dropouts this forward pass has done: a module may be applied more than once.
+        self.calls = 0
+
+    def begin(self, rates: torch.Tensor | None, keys: torch.Tensor | None) -> None:
+        """Before a forward pass."""
+        self.rates, self.keys, self.calls = rates, keys, 0
+
+
+class TrialDropout(torch.nn.Module):  # type: ignore[misc]
+    """Stands in for a ``torch.nn.Dropout`` in the module that all trials share."""
+
+    def __init__(self, place: int, units: Units) -> None:
+        super().__init__()
+        self.place, self.units = place, units
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Drop units while training."""
+        units = self.units
+        if not self.training or units.rates is None or units.keys is None:
+            return values
+        rate, key = units.rates[self.place], units.keys[self.place] + units.calls * _SECOND
+        units.calls += 1
+        at = torch.arange(math.prod(values.shape), dtype=torch.int32, device=values.device).reshape(values.shape)
+        bits = _mix(at * _GOLDEN + key)
+        # bits are uniform over the signed 32-bit numbers: kept with probability 1 - rate
+        threshold = (rate.double() * 2.0**32 - 2.0**31).clamp(max=2.0**31 - 1).to(torch.int32)
+        scale = torch.where(rate < 1, 1 / (1 - rate), 0).to(values.dtype)
+        return torch.where(bits >= threshold, values * scale, 0)
+
+
+def trial_keys(seeds: Sequence[int]) -> np.ndarray:
+    """A 32-bit key for each trial, from its whole seed."""
+    return np.array(
+        [np.random.SeedSequence(seed % 2**64).generate_state(1)[0] for seed in seeds], dtype=np.uint32
+    ).view(np.int32)
+
+
+def dropout_keys(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
+    """A key for each trial and each of ``count`` dropout modules at a step (trials × modules, int32)."""
+    places = torch.arange(step * count, (step + 1) * count, dtype=torch.int32, device=keys.device)
+    return _mix(_mix(keys)[:, None] + places * _GOLDEN)
+
+
+def _mix(bits: torch.Tensor) -> torch.Tensor:
+    # int32 wraps; its shift keeps the sign, which the masks take away
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST
+    bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
+    return bits ^ ((bits >> 16) & 0xFFFF)

@@ -1,0 +1,71 @@
+"""Can this module, with this loss and these data, be trained as one with others; and if not, whose fault is it?
+
+Tried out on two rows before the first step, so that what the user meets is one error that says what to change. It must
+not know how training goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import traceback
+
+import torch
+
+from umbel.runtime.torch_data import Data
+from umbel.runtime.torch_stack import Forward, Layout, Loss, Weights, weighted_loss
+from umbel.scheduler.errors import UsageError
+
+__all__ = ["check_fit"]
+
+
+def check_fit(
+    module: torch.nn.Module, loss: Loss, forward: Forward, layout: Layout, weights: Weights, data: Data
+) -> None:
+    """Try the first module alone, then two as one, each on two rows, and say whose fault it is if that fails."""
+    two = torch.zeros(2, dtype=torch.long, device=weights.flat.device)
+    batch = data.select(two).take(
+        torch.arange(2, device=weights.flat.device).clamp(max=data.rows - 1).repeat(2, 1), None
+    )
+    inputs, target, of_row = batch.first()
+    kind = type(module).__name__
+    small = weights.select(two)
+    alone = {name: values[0].clone() for name, values in {**layout.views(small.flat), **small.buffers}.items()}
+    own = copy.deepcopy(module).to(weights.flat.device, weights.flat.dtype).train()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            output = torch.func.functional_call(own, alone, inputs)
+            found = weighted_loss(loss, output, target, of_row)
+        except Exception as error:
+            raise UsageError(
+                f"{kind} or the loss can't be applied to the data, even for one trial alone",
+                got=f"{type(error).__name__}: {error}",
+                expected=f"inputs like {', '.join(_shown(part) for part in inputs)} and targets like {_shown(target)}",
+            ) from error
+    if not isinstance(found, torch.Tensor) or found.ndim > 0:
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise UsageError("the loss is not one number", got=str(shape), expected="the mean over rows: reduction='mean'")
+    try:
+        leaves = layout.leaves(small.flat)
+        losses = forward.training_losses(small, leaves, batch, 0, trial_run=True)
+        torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    except Exception as error:
+        raise UsageError(
+            f"{kind} can't be trained as one with others: torch.func does not support {_culprit(error, kind)}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            expected="no random numbers but nn.Dropout's, no .item(), no branches that depend on values",
+            hint="rewrite it, for instance with torch.where for branches; or train such trials one at a time",
+        ) from error
+
+
+def _shown(values: torch.Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} {('rows', *values.shape[1:])}".replace("'", "")
+
+
+def _culprit(error: BaseException, default: str) -> str:
+    """The innermost module whose forward pass was running."""
+    found = default
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        own = frame.f_locals.get("self")
+        if isinstance(own, torch.nn.Module):
+            found = type(own).__name__
+    return f"the forward pass of {found}"
