@@ -60,7 +60,7 @@ class TrialDropout(torch.nn.Module):  # type: ignore[misc]
         # bits are uniform over the signed 32-bit numbers: kept with probability 1 - rate
         threshold = (rate.double() * 2.0**32 - 2.0**31).clamp(max=2.0**31 - 1).to(torch.int32)
         scale = torch.where(rate < 1, 1 / (1 - rate), 0).to(values.dtype)
-        return torch.where(bits >= threshold, values * scale, 0)
+        return values * ((bits >= threshold).to(values.dtype) * scale)  # faster than where, forwards and backwards
 
 
 def trial_keys(seeds: Sequence[int]) -> np.ndarray:
@@ -73,11 +73,12 @@ def trial_keys(seeds: Sequence[int]) -> np.ndarray:
 def dropout_keys(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
     """A key for each trial and each of ``count`` dropout modules at a step (trials × modules, int32)."""
     places = torch.arange(step * count, (step + 1) * count, dtype=torch.int32, device=keys.device)
-    return _mix(_mix(keys)[:, None] + places * _GOLDEN)
+    return _mix(_mix(keys.clone())[:, None] + places * _GOLDEN)
 
 
 def _mix(bits: torch.Tensor) -> torch.Tensor:
+    """The hash of numbers that are overwritten: new memory would cost more than the arithmetic."""
     # int32 wraps; its shift keeps the sign, which the masks take away
-    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST
-    bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
-    return bits ^ ((bits >> 16) & 0xFFFF)
+    bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF)).mul_(_FIRST)
+    bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_SECOND)
+    return bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF))

@@ -184,7 +184,7 @@ class Forward:
             if part in places and name:
                 parent, _, attribute = name.rpartition(".")
                 setattr(self._template.get_submodule(parent), attribute, TrialDropout(places[part], self._units))
-        self._training = torch.compile(self._losses) if compiled else self._losses
+        self._training = torch.compile(self._losses, fullgraph=True) if compiled else self._losses
 
     def training_losses(
         self, weights: Weights, leaves: dict[str, torch.Tensor], batch: Batch, step: int, *, trial_run: bool = False
@@ -242,7 +242,9 @@ class Forward:
             parameters: Any, buffers: Any, rates: Any, keys: Any, inputs: Any, target: Any, weights: Any
         ) -> torch.Tensor:
             self._units.begin(rates, keys)
-            return weighted_loss(self._loss, self._output(parameters, buffers, inputs), target, weights)
+            found = weighted_loss(self._loss, self._output(parameters, buffers, inputs), target, weights)
+            self._units.begin(None, None)  # what belongs to the inside of vmap must not be seen outside: see compile
+            return found
 
         rows = 0 if stacked else None
         dropping = None if rates is None else 0

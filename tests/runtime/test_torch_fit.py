@@ -261,7 +261,7 @@ def test_state_dicts_load_and_predictions_are_the_modules() -> None:
         loaded = net({})
         loaded.load_state_dict(fitted.state_dict(trial))
         np.testing.assert_allclose(fitted.predict(x)[trial], loaded(x).detach(), rtol=1e-5, atol=1e-6)
-        assert float(F.mse_loss(fitted.module(trial)(x), given_data[1].float())) == pytest.approx(fitted.loss[trial])
+        assert F.mse_loss(fitted.module(trial)(x), given_data[1].float()).item() == pytest.approx(fitted.loss[trial])
     with pytest.raises(umbel.NotFoundError, match="no such trial"):
         fitted.state_dict(3)
 
@@ -519,6 +519,20 @@ def test_cuda_gives_what_the_cpu_gives(batch_size: int | None) -> None:
     assert there.steps.tolist() == here.steps.tolist()
     np.testing.assert_allclose(there.loss, here.loss, rtol=1e-6)
     assert there.state_dict(0)["0.weight"].device.type == "cpu"
+
+
+@pytest.mark.ray  # runs a compiler
+def test_compiled_training_is_the_same() -> None:
+    trials = [{"seed": i, "dropout": 0.3 * (i % 2), "lr": 0.01, "weight_decay": 0.01} for i in range(6)]
+
+    def slow_half(step: int, left: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        return left % 2 == 0
+
+    options: dict[str, Any] = {"steps": 12, "dtype": "float64", "stop": slow_half, "check_every": 5}
+    plain = fit_many(dropping, data(20), trials, "mse", "adamw", **options)
+    compiled = fit_many(dropping, data(20), trials, "mse", "adamw", compile=True, **options)
+    assert compiled.steps.tolist() == plain.steps.tolist() == [5, 12] * 3
+    np.testing.assert_allclose(compiled.loss, plain.loss, rtol=TOLERANCE)
 
 
 def test_importing_it_loads_no_torch_and_its_absence_is_told() -> None:
