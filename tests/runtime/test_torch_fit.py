@@ -526,7 +526,8 @@ def test_compiled_training_is_the_same() -> None:
     trials = [{"seed": i, "dropout": 0.3 * (i % 2), "lr": 0.01, "weight_decay": 0.01} for i in range(6)]
 
     def slow_half(step: int, left: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        return left % 2 == 0
+        even: np.ndarray = left % 2 == 0
+        return even
 
     options: dict[str, Any] = {"steps": 12, "dtype": "float64", "stop": slow_half, "check_every": 5}
     plain = fit_many(dropping, data(20), trials, "mse", "adamw", **options)
