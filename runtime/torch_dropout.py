@@ -5,8 +5,9 @@ a unit is dropped by a hash of (the trial's seed, the step, the dropout module, 
 same units alone, in any batch, and on any device. They are not the numbers that torch.nn.Dropout would draw, so
 training with dropout agrees with plain torch in distribution only.
 
-The hash is two rounds of multiply and xorshift on 32 bits with the constants of "lowbias32" (C. Wellons,
-hash-prospector, 2018). It must not know how trials are stacked.
+The hash is two rounds of xorshift and multiply on 32 bits with a constant that T. Mueller found ("What integer hash
+function are good that accepts an integer hash key?", Stack Overflow, 2012; rated by C. Wellons, hash-prospector, 2018).
+It must not know how trials are stacked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 __all__ = ["TrialDropout", "Units", "dropout_keys", "trial_keys"]
 
 _GOLDEN = -0x61C88647  # 2^32 / golden ratio, odd, as a signed number
-_FIRST, _SECOND = 0x7FEB352D, -0x7B935975
+_ROUNDS, _LAST = ((16, 0x45D9F3B), (16, 0x45D9F3B)), 16
+_ALL = 0xFFFFFFFF
 
 
 class Units:
@@ -53,10 +55,10 @@ class TrialDropout(torch.nn.Module):  # type: ignore[misc]
         units = self.units
         if not self.training or units.rates is None or units.keys is None:
             return values
-        rate, key = units.rates[self.place], units.keys[self.place] + units.calls * _SECOND
+        rate, count = units.rates[self.place], math.prod(values.shape)
+        at = torch.arange(units.calls * count, (units.calls + 1) * count, dtype=torch.int32, device=values.device)
         units.calls += 1
-        at = torch.arange(math.prod(values.shape), dtype=torch.int32, device=values.device).reshape(values.shape)
-        bits = _mix(at * _GOLDEN + key)
+        bits = _hash(at.reshape(values.shape), units.keys[self.place])
         # bits are uniform over the signed 32-bit numbers: kept with probability 1 - rate
         threshold = (rate.double() * 2.0**32 - 2.0**31).clamp(max=2.0**31 - 1).to(torch.int32)
         scale = torch.where(rate < 1, 1 / (1 - rate), 0).to(values.dtype)
@@ -73,12 +75,17 @@ def trial_keys(seeds: Sequence[int]) -> np.ndarray:
 def dropout_keys(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
     """A key for each trial and each of ``count`` dropout modules at a step (trials × modules, int32)."""
     places = torch.arange(step * count, (step + 1) * count, dtype=torch.int32, device=keys.device)
-    return _mix(_mix(keys.clone())[:, None] + places * _GOLDEN)
+    return _hash(places, _hash(keys, keys.new_zeros(()))[:, None])
 
 
-def _mix(bits: torch.Tensor) -> torch.Tensor:
-    """The hash of numbers that are overwritten: new memory would cost more than the arithmetic."""
-    # int32 wraps; its shift keeps the sign, which the masks take away
-    bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF)).mul_(_FIRST)
-    bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_SECOND)
-    return bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF))
+def _hash(numbers: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """32 bits (int32) from a number and a key."""
+    if torch.compiler.is_compiling():  # where int32 may not overflow: in C++ that means nothing
+        bits = (numbers.long() * _GOLDEN + key) & _ALL
+        for shift, factor in _ROUNDS:
+            bits = ((bits ^ (bits >> shift)) * factor) & _ALL
+        return (bits ^ (bits >> _LAST)).to(torch.int32)
+    bits = numbers * _GOLDEN + key
+    for shift, factor in _ROUNDS:  # in place: new memory would cost more than the arithmetic
+        bits.bitwise_xor_((bits >> shift).bitwise_and_(_ALL >> shift)).mul_(factor)
+    return bits.bitwise_xor_((bits >> _LAST).bitwise_and_(_ALL >> _LAST))
