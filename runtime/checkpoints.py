@@ -51,8 +51,7 @@ class TrialCheckpoints:
         if not self._loaded:
             known = self._look()
             if known:
-                self._folder = tempfile.TemporaryDirectory(prefix="umbel-checkpoint-", ignore_cleanup_errors=True)
-                self._last = load_checkpoint(self._objects, known, self._folder.name)
+                self._last = load_checkpoint(self._objects, known, self._make_folder)
             self._loaded = True
         return self._last
 
@@ -73,6 +72,10 @@ class TrialCheckpoints:
             self.error = error
             raise
         self._known = [saved]
+
+    def _make_folder(self) -> str:
+        self._folder = tempfile.TemporaryDirectory(prefix="umbel-checkpoint-", ignore_cleanup_errors=True)
+        return self._folder.name
 
     def _look(self) -> list[Saved]:
         if self._known is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -70,20 +71,25 @@ def delete_older(objects: ObjectStore, known: list[Saved], newest: Saved) -> Non
             objects.delete(saved.path)
 
 
-def load_checkpoint(objects: ObjectStore, known: list[Saved], folder: str | None = None) -> object:
+def new_folder() -> str:
+    """A temporary folder that stays until somebody removes it."""
+    return tempfile.mkdtemp(prefix="umbel-checkpoint-")
+
+
+def load_checkpoint(objects: ObjectStore, known: list[Saved], make_folder: Callable[[], str] = new_folder) -> object:
     """The newest of some checkpoints that is undamaged; None: there is none.
 
     Args:
         objects: the store.
         known: what `list_checkpoints` gave.
-        folder: where files are unpacked to; a new temporary folder otherwise.
+        make_folder: makes the folder that files are unpacked to, if there are any; by default a new temporary one.
 
     Raises:
         StoreError: the store can't be read, or the value needs code that is missing here.
     """
     for saved in reversed(known):
         try:
-            return unpack(objects.read(saved.path), folder)
+            return unpack(objects.read(saved.path), make_folder)
         except (NotFoundError, StoreCorruptError):
             continue  # deleted meanwhile by another worker at the same trial, or damaged: the one before will do
     return None
@@ -110,7 +116,7 @@ def pack(value: object) -> bytes:
     return sink.getvalue()
 
 
-def unpack(data: bytes, folder: str | None = None) -> object:
+def unpack(data: bytes, make_folder: Callable[[], str] = new_folder) -> object:
     """What `pack` made the bytes of: a value, or the path of an unpacked file or folder.
 
     Raises:
@@ -121,7 +127,7 @@ def unpack(data: bytes, folder: str | None = None) -> object:
         return decode(data)
     import tarfile
 
-    place = Path(folder or tempfile.mkdtemp(prefix="umbel-checkpoint-"))
+    place = Path(make_folder())
     try:
         with tarfile.open(fileobj=io.BytesIO(data[len(_ARCHIVE) :])) as archive:
             first = archive.getmembers()[0].name.partition("/")[0]

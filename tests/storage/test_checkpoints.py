@@ -84,7 +84,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
     model = tmp_path / "model"
     (model / "inner").mkdir(parents=True)
     (model / "inner" / "weights.bin").write_bytes(b"\0\1")
-    back = unpack(pack(model), str(tmp_path / "there"))
+    back = unpack(pack(model), lambda: str(tmp_path / "there"))
     assert isinstance(back, Path)
     assert (back / "inner" / "weights.bin").read_bytes() == b"\0\1"
     single = unpack(pack(model / "inner" / "weights.bin"))
