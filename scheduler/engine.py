@@ -26,8 +26,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from umbel.scheduler.blame import (
     LOSSES_TO_SUSPECT,
@@ -38,7 +37,8 @@ from umbel.scheduler.blame import (
     unreported,
 )
 from umbel.scheduler.errors import InternalError
-from umbel.scheduler.graph import Graph, Input, NodeId, ShapeId, check_blocks
+from umbel.scheduler.graph import Graph, NodeId, ShapeId
+from umbel.scheduler.graph_state import GraphState, Restored
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.invariants import broken_invariant
 from umbel.scheduler.node_state import NodeState, Piece
@@ -47,17 +47,13 @@ from umbel.scheduler.protocol import (
     Cancel,
     Capacity,
     Command,
-    Evaluate,
     Evaluated,
     Event,
-    FailElements,
-    FinishNode,
     Grant,
     Lease,
     LeaseId,
     LoseElement,
     LossCause,
-    Recall,
     Recalled,
     Reported,
     Retire,
@@ -91,25 +87,6 @@ TICK_EVERY_S = 1.0
 STORY = 32
 
 
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """Elements that have ended, and which of them badly; ``root`` is what their failure goes back to."""
-
-    node: NodeState
-    start: int
-    stop: int
-    failed: list[tuple[int, int]]
-    root: tuple[NodeId, int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What an earlier session of the same run had finished of one node."""
-
-    done: IntervalSet
-    failed: IntervalSet
-
-
 class Engine:
     """Schedules one graph.
 
@@ -132,12 +109,14 @@ class Engine:
         allowance: int | None = None,
     ) -> None:
         self.graph = graph
-        self.nodes = [NodeState(spec) for spec in graph]
         self.cancelled = False
         self._jitter_seed = jitter_seed
-        self._allowance = allowance
         shapes = sorted({spec.shape for spec in graph if spec.shape is not None})
         self._shapes: dict[ShapeId, ShapeState] = {shape: ShapeState() for shape in shapes}
+        self._story: deque[tuple[float, Event]] = deque(maxlen=STORY)
+        self._state = GraphState(graph, self._shapes, restored or {}, allowance, self._broken)
+        self.nodes = self._state.nodes
+        self._commands = self._state.commands
         self._workers: dict[WorkerId, WorkerState] = {}
         self._leases: dict[LeaseId, OpenLease] = {}
         #: (not before, sequence, node, piece): retries that wait.
@@ -145,15 +124,11 @@ class Engine:
         self._quarantine = Quarantine()
         self._sequence = 0
         self._next_lease = 0
-        self._unfinished = len(self.nodes)
-        self._commands: list[Command] = []
-        self._story: deque[tuple[float, Event]] = deque(maxlen=STORY)
         self._tick_due = 0.0
         #: Stragglers that were begun a second time.
         self.duplicated = 0
         self._has_time_limits = any(spec.timeout_s is not None for spec in graph)
-        self._restored = dict(restored or {})
-        self._start()
+        self._state.start()
 
     # ---- the one door --------------------------------------------------------------------------------------
 
@@ -170,25 +145,26 @@ class Engine:
             case WorkerLost():
                 self._on_worker_lost(event, now)
             case Evaluated():
-                self._on_evaluated(event, now)
+                self._state.evaluated(event)
             case Recalled():
-                self._on_recalled(event)
+                self._state.recalled(event)
             case Sized(node_id, size):
-                self._on_sized(self.nodes[node_id], size)
+                self._state.sized(self.nodes[node_id], size)
             case Unsizable():
-                self._on_unsizable(event)
+                self._state.unsizable(event)
             case Tick():
                 self._tick_due = now + TICK_EVERY_S
             case Cancel():
                 self._on_cancel()
         self._after(now)
-        commands, self._commands = self._commands, []
+        commands = list(self._commands)
+        self._commands.clear()
         return commands
 
     @property
     def finished(self) -> bool:
         """True if every element of every node has ended."""
-        return self._unfinished == 0
+        return self._state.unfinished == 0
 
     @property
     def busy(self) -> bool:
@@ -222,26 +198,6 @@ class Engine:
 
     # ---- events --------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        for node_id, earlier in self._restored.items():  # all of it first, so that nothing done fails a second time
-            for start, stop in earlier.done:
-                self.nodes[node_id].done.add(start, stop)
-        for node in self.nodes:
-            if not node.sized:
-                continue
-            self._restore(node)
-            if not node.spec.inputs:
-                self._ready(node, list(node.done.gaps(0, node.size)))
-            if node.size == 0:
-                self._complete(node)
-
-    def _restore(self, node: NodeState) -> None:
-        """Follow the consequences of what an earlier session finished of a node."""
-        earlier = self._restored.get(node.spec.id)
-        if earlier is not None:
-            for start, stop in earlier.done:
-                self._settle(node, start, stop, list(earlier.failed.within(start, stop)))
-
     def _on_worker_joined(self, event: WorkerJoined, now: float) -> None:
         if event.worker in self._workers:
             raise self._broken(f"worker {event.worker} joined twice")
@@ -274,12 +230,12 @@ class Engine:
         if piece is None:
             element = open_lease.position
             self._commands.append(LoseElement(lease.node, element, lease.attempt, cause))
-            self._end(node, element, element + 1, [(element, element + 1)])
+            self._state.end(node, element, element + 1, [(element, element + 1)])
         elif piece.losses >= LOSSES_TO_SUSPECT and len(piece) > 0:
             node.waiting_retries += len(piece)
             self._quarantine.waiting.append((lease.node, piece))
         else:
-            self._put_back(node, piece)
+            self._state.put_back(node, piece)
 
     def _blame_rival(self, rival: OpenLease, cause: LossCause, now: float, *, alone: bool) -> None:
         """What befell a worker counts for the element in hand, which runs on at its rival."""
@@ -344,7 +300,7 @@ class Engine:
         self._commands.append(Accept(node.spec.id, tuple(ended)))
         failed = IntervalSet((element, element + 1) for element in event.failed) if event.failed else None
         for start, end in ended:
-            self._end(node, start, end, list(failed.within(start, end)) if failed else [])
+            self._state.end(node, start, end, list(failed.within(start, end)) if failed else [])
         for retry in retries:
             if retry.element in node.done:
                 continue
@@ -383,55 +339,7 @@ class Engine:
         if stop <= open_lease.position:
             open_lease.spare = False
         node.leased += open_lease.owed
-        self._put_back(node, rest)
-
-    def _on_evaluated(self, event: Evaluated, now: float) -> None:
-        node = self.nodes[event.node]
-        self._settle(node, event.start, event.stop, [(element, element + 1) for element in event.failed])
-
-    def _on_recalled(self, event: Recalled) -> None:
-        node = self.nodes[event.node]
-        shape = node.spec.shape
-        if shape is None or not node.recalling.covers(event.start, event.stop):
-            raise self._broken(f"nobody asked about [{event.start}, {event.stop}) of {node.spec.name!r}")
-        node.recalling.remove(event.start, event.stop)
-        rest = IntervalSet([(event.start, event.stop)])
-        for start, stop in event.found:
-            rest.remove(start, stop)
-        for start, stop in rest:
-            self._make_pending(node, shape, start, stop)
-        self._queue(node)
-        for start, stop in event.found:
-            if self._allowance is not None and node.spec.counts:
-                self._allowance = max(0, self._allowance - (stop - start))
-            self._settle(node, start, stop, [])
-
-    def _on_sized(self, node: NodeState, size: int) -> None:
-        if node.sized:
-            raise self._broken(f"{node.spec.name!r} is given a size twice")
-        node.size, node.sized = size, True
-        for slot in range(len(node.spec.inputs)):
-            self._check_blocks(node, slot)
-        for child_id, slot in self.graph.children[node.spec.id]:
-            self._check_blocks(self.nodes[child_id], slot)
-        self._restore(node)
-        for slot, source in enumerate(node.spec.inputs):
-            self._catch_up(node, slot, source)
-        if size == 0:
-            self._complete(node)
-
-    def _check_blocks(self, node: NodeState, slot: int) -> None:
-        source = node.spec.inputs[slot]
-        parent = self.nodes[source.parent]
-        if node.sized and parent.sized and parent.unsizable is None:
-            check_blocks(node.spec, node.size, source, parent.spec, parent.size)
-
-    def _on_unsizable(self, event: Unsizable) -> None:
-        node = self.nodes[event.node]
-        if node.sized:
-            raise self._broken(f"{node.spec.name!r} has a size already")
-        node.sized, node.unsizable = True, (event.cause_node, event.cause_element)
-        self._complete(node)
+        self._state.put_back(node, rest)
 
     def _on_cancel(self) -> None:
         self.cancelled = True
@@ -446,10 +354,10 @@ class Engine:
             _, _, node_id, piece = heapq.heappop(self._retries)
             node = self.nodes[node_id]
             node.waiting_retries -= 1
-            self._put_back(node, piece)
+            self._state.put_back(node, piece)
         for node_id, piece in self._quarantine.admit(len(self._workers), now):
             self.nodes[node_id].waiting_retries -= len(piece)
-            self._put_back(self.nodes[node_id], piece)
+            self._state.put_back(self.nodes[node_id], piece)
         if self.cancelled:
             return
         if isinstance(self._story[-1][1], Reported):
@@ -509,7 +417,7 @@ class Engine:
                 heapq.heappop(shape.queue)
                 node.queued = False
                 continue
-            most = self._allowance if node.spec.counts else None
+            most = self._state.allowance if node.spec.counts else None
             if most == 0:
                 shape.held_back.append(heapq.heappop(shape.queue))
                 continue
@@ -518,8 +426,8 @@ class Engine:
             piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases, most=most)
             if piece is None:
                 return False  # suspects only, and this worker has a lease running
-            if self._allowance is not None and node.spec.counts:
-                self._allowance -= len(piece)
+            if self._state.allowance is not None and node.spec.counts:
+                self._state.allowance -= len(piece)
             self._open(worker, shape, node, piece, now)
             return True
         return False
@@ -603,149 +511,6 @@ class Engine:
             if limit_s is not None and now - worker.heard_at > limit_s + grace_s:
                 worker.stopping = True
                 self._commands.append(StopWorker(worker.id))
-
-    # ---- elements ------------------------------------------------------------------------------------------
-
-    def _put_back(self, node: NodeState, piece: Piece) -> None:
-        node.put_back(piece)
-        if self._allowance is not None and node.spec.counts and len(piece):
-            self._allowance += len(piece)
-            for shape in self._shapes.values():
-                while shape.held_back:
-                    heapq.heappush(shape.queue, shape.held_back.pop())
-        self._queue(node)
-
-    def _queue(self, node: NodeState) -> None:
-        shape_id = node.spec.shape
-        if not node.queued and node.has_pending and shape_id is not None:
-            node.queued = True
-            spec = node.spec
-            heapq.heappush(self._shapes[shape_id].queue, (-spec.priority, -self.graph.ranks[spec.id], spec.id))
-
-    def _ready(self, node: NodeState, parts: Sequence[tuple[int, int]]) -> None:
-        for start, stop in parts:
-            if node.spec.shape is None:
-                self._commands.append(Evaluate(node.spec.id, start, stop))
-            elif node.spec.recalls:
-                node.recalling.add(start, stop)
-                self._commands.append(Recall(node.spec.id, start, stop))
-            else:
-                self._make_pending(node, node.spec.shape, start, stop)
-        self._queue(node)
-
-    def _make_pending(self, node: NodeState, shape: ShapeId, start: int, stop: int) -> None:
-        node.fresh.add(start, stop)
-        self._shapes[shape].outstanding += stop - start
-
-    def _end(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
-        """Elements that a worker was to run have ended."""
-        if node.spec.shape is not None:
-            self._shapes[node.spec.shape].outstanding -= stop - start
-        self._settle(node, start, stop, failed)
-
-    def _settle(self, node: NodeState, start: int, stop: int, failed: list[tuple[int, int]]) -> None:
-        """Mark elements done and follow the consequences down the graph."""
-        self._follow([_Settled(node, start, stop, failed, None)])
-
-    def _follow(self, first: list[_Settled]) -> None:
-        work = deque(first)  # not by recursion, since chains may be long
-        while work:
-            settled = work.popleft()
-            node = settled.node
-            node.done.add(settled.start, settled.stop)
-            for bad_start, bad_stop in settled.failed:
-                node.failed.add(bad_start, bad_stop)
-            for child_id, slot in self.graph.children[node.spec.id]:
-                child = self.nodes[child_id]
-                if not child.sized:
-                    continue  # it catches up when it is
-                source = child.spec.inputs[slot]
-                if source.needs_success:
-                    work.extend(self._fail_dependents(child, source, settled))
-                for a, b in self._served(child, source, settled):
-                    self._ready(child, child.satisfy(slot, a, b))
-            if node.finished:
-                self._complete(node)
-
-    def _catch_up(self, child: NodeState, slot: int, source: Input) -> None:
-        """Pass on to a node that has just got its size what a parent has come to meanwhile."""
-        parent = self.nodes[source.parent]
-        if parent.sized and parent.size == 0:
-            self._pass_empty(parent, child, slot)
-            return
-        for start, stop in list(parent.done):
-            settled = _Settled(parent, start, stop, list(parent.failed.within(start, stop)), None)
-            if source.needs_success:
-                self._follow(self._fail_dependents(child, source, settled))
-            for a, b in self._served(child, source, settled):
-                self._ready(child, child.satisfy(slot, a, b))
-
-    def _pass_empty(self, parent: NodeState, child: NodeState, slot: int) -> None:
-        """A parent has ended that has no elements."""
-        if parent.unsizable is not None and child.spec.inputs[slot].needs_success:
-            failed = [self._fail(child, a, b, parent.unsizable) for a, b in list(child.done.gaps(0, child.size))]
-            self._follow(failed)
-        else:
-            self._ready(child, child.satisfy(slot, 0, child.size))
-
-    def _fail_dependents(self, child: NodeState, source: Input, settled: _Settled) -> list[_Settled]:
-        """Fail the child elements that wait for a failed parent element."""
-        failed: list[_Settled] = []
-        for element, a, b in self._dependents(child, source, settled):
-            cause = settled.root or (settled.node.spec.id, element)
-            failed += [self._fail(child, start, stop, cause) for start, stop in list(child.done.gaps(a, b))]
-        return failed
-
-    def _fail(self, child: NodeState, start: int, stop: int, cause: tuple[NodeId, int]) -> _Settled:
-        self._commands.append(FailElements(child.spec.id, start, stop, *cause))
-        child.done.add(start, stop)
-        return _Settled(child, start, stop, [(start, stop)], cause)
-
-    def _dependents(self, child: NodeState, source: Input, settled: _Settled) -> Iterator[tuple[int, int, int]]:
-        """For failed parent elements: (the element, start, stop) of the child elements that wait for it."""
-        for start, stop in settled.failed:
-            if source.parent_block == 0:
-                yield start, 0, child.size
-                return
-            for element in range(start, stop):
-                block = element // source.parent_block
-                for a, b in self._in_rounds(child, source, settled.node, block, block + 1):
-                    yield element, a, b
-
-    def _served(self, child: NodeState, source: Input, settled: _Settled) -> Iterator[tuple[int, int]]:
-        """The child elements for which this input is complete now."""
-        block, node = source.parent_block, settled.node
-        if block == 0:
-            if node.finished:
-                yield 0, child.size
-            return
-        held = node.done.around(settled.start)
-        if held is None:
-            raise self._broken(f"elements [{settled.start}, {settled.stop}) of {node.spec.name!r} are not done")
-        first = -(-max(held[0], settled.start // block * block) // block)
-        last = min(held[1], -(-settled.stop // block) * block) // block
-        if first < last:
-            yield from self._in_rounds(child, source, node, first, last)
-
-    def _in_rounds(
-        self, child: NodeState, source: Input, parent: NodeState, first: int, last: int
-    ) -> Iterator[tuple[int, int]]:
-        """The child's elements that wait for the parent's blocks ``[first, last)``, in each round through them."""
-        blocks = parent.size // source.parent_block
-        for base in range(0, child.size // source.child_block, blocks):
-            yield (base + first) * source.child_block, (base + last) * source.child_block
-
-    def _complete(self, node: NodeState) -> None:
-        if node.reported_finished:
-            return
-        node.reported_finished = True
-        self._unfinished -= 1
-        self._commands.append(FinishNode(node.spec.id))
-        if node.size == 0:  # nothing will ever be settled here, so its children hear of it now
-            for child_id, slot in self.graph.children[node.spec.id]:
-                child = self.nodes[child_id]
-                if child.sized:
-                    self._pass_empty(node, child, slot)
 
     # ---- checks --------------------------------------------------------------------------------------------
 
