@@ -14,6 +14,7 @@ runs/<run-id>/output/<node>/<n>.parquet   segments of what elements printed
 runs/<run-id>/checkpoints/<sweep>/<trial>/<attempt>-<n>-<id>   state of trials that save it; the last one is kept
 runs/<run-id>/sittings/<time>-<id>.json   who carried it out, each time; when, where, in which environment
 runs/<run-id>/workers/<host>-<id>.json    that a host has another environment than the driver
+runs/<run-id>/tuner.pickle                what an umbel.Tuner was told
 runs/<run-id>/end.json                    how it ended
 code/<sha256>.zip                         the source that ran
 code/<sha256>.diff                        what differed from the last commit
@@ -48,6 +49,7 @@ __all__ = [
     "diff",
     "end",
     "environment",
+    "is_name",
     "memo_folder",
     "memo_mark",
     "mentions",
@@ -65,6 +67,7 @@ __all__ = [
     "sitting",
     "sittings_folder",
     "trials_folder",
+    "tuner",
     "values_folder",
     "worker_note",
     "workers_folder",
@@ -97,6 +100,11 @@ def record(run_id: str) -> str:
 def end(run_id: str) -> str:
     """The object that says how a run ended."""
     return f"{RUNS}/{run_id}/end.json"
+
+
+def tuner(run_id: str) -> str:
+    """The object that says what an `umbel.Tuner` was told."""
+    return f"{RUNS}/{run_id}/tuner.pickle"
 
 
 def workers_folder(run_id: str) -> str:
@@ -228,6 +236,11 @@ def artifact(digest: str) -> str:
 def pack(digest: str) -> str:
     """A pack of small models, by its content."""
     return f"artifacts/packs/{digest}"
+
+
+def is_name(name: str) -> bool:
+    """Whether `check_name` lets a name pass."""
+    return _NAME.fullmatch(name) is not None
 
 
 def check_name(kind: str, name: str) -> None:

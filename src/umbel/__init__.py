@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from umbel.runtime.sql import read_sql
     from umbel.runtime.sweep import sweep
     from umbel.runtime.task import Task, task
+    from umbel.runtime.tuner import Tuner
     from umbel.runtime.why_failed import why_failed
     from umbel.scheduler.errors import (
         CodeError,
@@ -63,6 +64,7 @@ _HOMES = {
     "umbel.runtime.sql": "read_sql",
     "umbel.runtime.sweep": "sweep",
     "umbel.runtime.task": "Task task",
+    "umbel.runtime.tuner": "Tuner",
     "umbel.runtime.why_failed": "why_failed",
     "umbel.scheduler.errors": _ERRORS,
     "umbel.scheduler.pruning": "Asha Hyperband Median",
@@ -91,6 +93,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "TrialContext",
     "Result",
     "Best",
+    # experiments written for Ray Tune
+    "Tuner",
     # running and reading
     "run",
     "Run",
