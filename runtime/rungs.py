@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import pyarrow as pa
 
@@ -82,7 +83,7 @@ class _Log:
     #: How many by (group, rung).
     counts: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
 
-    def add(self, worker: WorkerId | None, group: int, record: Record, most: int) -> None:
+    def add(self, worker: WorkerId | None, group: int, record: Record, most: float) -> None:
         place = (group, record.rung)
         if self.known.get((record.trial, record.rung)) == record.value or self.counts[place] >= PASSED_ON:
             return  # a trial that was tried again, or ran twice, says the same again
@@ -127,7 +128,7 @@ class RungBook:
         program = self._programs.get(node)
         if program is None:
             return
-        most = PASSED_ON_ACROSS if self._across(program) else PASSED_ON * PASSED_ON
+        most = PASSED_ON_ACROSS if self._across(program) else inf
         for record in records:
             group = record.trial // program.source.trials
             self._logs[node, self._log_of(program, group)].add(worker, group, record, most)

@@ -226,6 +226,8 @@ class Session:
         waiting: deque[Event] = deque([event])
         while waiting:
             current = waiting.popleft()
+            if isinstance(current, WorkerLost):
+                self.ledger.rungs.forget(current.worker)
             for command in self.engine.handle(current, time.monotonic()):
                 self._carry_out(command, report, waiting)
 

@@ -63,6 +63,7 @@ def study_of(objects: ObjectStore, record: Mapping[str, Any], sweep: SweepRecord
             value=value if state != "FAIL" else None,
             params=params,
             distributions=distributions,
+            intermediate_values={each["step"]: float(each["value"]) for each in json.loads(row.get("rungs") or "[]")},
             user_attrs={
                 "trial": row["trial"],
                 **{name: row[name] for name in sweep.group_names},

@@ -24,6 +24,7 @@ from tests.bench import (
     million,
     noop,
     pipeline,
+    pruning,
     reads,
     requests,
     resume,
@@ -51,6 +52,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "requests": (requests.measure, requests.LIMIT_S),
     "reads": (reads.measure, reads.LIMIT_S),
     "adaptive": (adaptive.measure, adaptive.LIMIT_S),
+    "pruning": (pruning.measure, pruning.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.

@@ -229,6 +229,20 @@ def test_without_reports_there_are_no_steps(tmp_path: Path) -> None:
     assert "rungs" not in table.column_names
 
 
+def test_searches_that_build_upon_earlier_trials(tmp_path: Path) -> None:
+    whole = rows_of(run(a_sweep(search="tpe"), tmp_path / "whole"))
+    assert {row["status"] for row in whole} == {"ok", "pruned"}
+    run(a_sweep(search="tpe"), tmp_path / "parts", budget={"trials": 27})
+    found = run(a_sweep(search="tpe"), tmp_path / "parts")
+    assert what_counts(rows_of(found)) == what_counts(whole)
+    trials = found.study("a").trials
+    states = [trial.state.name for trial in trials]
+    assert (states.count("COMPLETE"), states.count("PRUNED")) == tuple(
+        sum(row["status"] == status and row["group"] == "a" for row in whole) for status in ("ok", "pruned")
+    )
+    assert all(list(trial.intermediate_values)[:1] == [1] for trial in trials)
+
+
 # ---- said wrongly ----------------------------------------------------------------------------------------------
 
 
