@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from umbel.runtime import cli_answers, cli_export, cli_upkeep
+from umbel.runtime import cli_answers, cli_export, cli_run, cli_upkeep
 from umbel.runtime.cli_options import (
     JsonOption,
     LimitOption,
     RunArgument,
     StoreOption,
     SweepOption,
+    TargetArgument,
     open_for_command,
+    open_target,
     print_json,
 )
 from umbel.runtime.cli_terminal import tidy_warnings
-
-if TYPE_CHECKING:
-    from umbel.storage.run import Run
 
 __all__ = ["app", "main"]
 
@@ -35,44 +34,7 @@ app = typer.Typer(
 app.add_typer(cli_export.app, name="export")
 
 
-@app.command()
-def run(
-    target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],
-    store: StoreOption = None,
-    name: Annotated[str | None, typer.Option(help="The run's name; default: the file's name.")] = None,
-    executor: Annotated[str, typer.Option(help='"ray", or "inline": in this process, without Ray.')] = "ray",
-    address: Annotated[str | None, typer.Option(help="The Ray cluster to join.", envvar="RAY_ADDRESS")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="At most this many workers of each kind.")] = None,
-    progress: Annotated[str, typer.Option(help='"auto", "bar", "plain" or "quiet".')] = "auto",
-    max_failures: Annotated[int | None, typer.Option(min=0, help="Stop when more than this have failed.")] = None,
-    deadline_s: Annotated[float | None, typer.Option("--deadline", help="Stop after this many seconds.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing over from earlier runs.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run the graph in a Python file, or go on with the run of that name."""
-    from pathlib import Path
-
-    from umbel.runtime.run import run as run_graph
-    from umbel.runtime.target import load_target
-
-    found = load_target(target)
-    ended = run_graph(
-        found,
-        store=store,
-        name=name or Path(target.partition(":")[0]).stem,
-        executor=executor,
-        address=address,
-        workers=workers,
-        progress=progress,
-        max_failures=max_failures,
-        deadline_s=deadline_s,
-        fresh=fresh,
-    )
-    if as_json:
-        print_json(_facts(ended))
-        return
-    for sweep in ended.sweeps:
-        _print_best(ended, sweep, limit=10)
+app.command()(cli_run.run)
 
 
 @app.command("ls")
@@ -97,15 +59,18 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False, limit: Lim
 @app.command()
 def show(name: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show what a run is and how far it has come."""
+    from umbel.runtime.cli_views import run_facts
     from umbel.runtime.tables import print_rows
 
     found = open_for_command(store).run(name)
-    facts = _facts(found)
+    facts = run_facts(found)
     if as_json:
         print_json(facts)
         return
     record = found.record
     typer.echo(f"{found.name}: {facts['status']}, in {found.store_url}")
+    if facts["reason"]:
+        typer.echo(f"  because   {facts['reason']}")
     typer.echo(f"  made      {str(record.get('created'))[:19]} UTC by {record.get('user')} on {record.get('host')}")
     typer.echo(f"  command   {' '.join(record.get('command', []))}")
     git = record.get("git")
@@ -125,30 +90,34 @@ def best(
     limit: LimitOption = 20,
 ) -> None:
     """Show the best trial of each group."""
+    from umbel.runtime.cli_views import print_best
+
     found = open_for_command(store).run(name)
     if as_json:
         from umbel.storage.columns import python_rows
 
         print_json(python_rows(found.best(sweep)))
         return
-    _print_best(found, sweep, limit=limit)
+    print_best(found, sweep, limit=limit)
 
 
 @app.command()
 def failures(
-    name: RunArgument, store: StoreOption = None, as_json: JsonOption = False, limit: LimitOption = 20
+    name: RunArgument,
+    every: Annotated[bool, typer.Option("--all", help="Also those that were not run because of others.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    limit: LimitOption = 20,
 ) -> None:
     """Show the trials and elements of a run that did not succeed, and why."""
-    from umbel.runtime.tables import print_rows
+    from umbel.runtime.cli_views import print_failures
     from umbel.storage.columns import python_rows
 
     rows = python_rows(open_for_command(store).run(name).failures())
     if as_json:
         print_json(rows)
     elif rows:
-        for row in rows:
-            row["error"] = (row["error"] or "").strip().rpartition("\n")[2]
-        print_rows(rows, ["node", "index", "group", "status", "attempt", "error"], limit=limit)
+        print_failures(rows, limit, every=every)
     else:
         typer.echo("nothing failed")
 
@@ -160,28 +129,12 @@ def cancel(name: RunArgument, store: StoreOption = None) -> None:
     typer.echo(f"asked: {name} will stop within ten seconds or so, and can be resumed")
 
 
-@app.command()
-def logs(
-    name: RunArgument,
-    trial: Annotated[int, typer.Argument(help="Index of the trial (or of an element of --node).")],
-    node: Annotated[str | None, typer.Option(help="Which sweep or node, if there are several.")] = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a trial printed."""
-    text = open_for_command(store).run(name).output(trial, node)
-    if as_json:
-        print_json({"run": name, "node": node, "trial": trial, "output": text})
-    else:
-        typer.echo(text, nl=not text.endswith("\n"))
-
-
 cli_answers.register(app)
 
 
 @app.command("plan")
 def plan_run(
-    target: Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")],
+    target: TargetArgument,
     nodes: Annotated[int, typer.Option(min=1, help="How many machines.")],
     slots: Annotated[float, typer.Option(help="CPUs of each.")] = 8,
     gpus: Annotated[float, typer.Option(help="GPUs of each.")] = 0,
@@ -203,10 +156,9 @@ def plan_run(
     """Forecast a run: how long, how busy, how much money. Nothing is run."""
     from umbel.runtime.forecast_text import print_forecast, save_chart
     from umbel.runtime.planning import parse_seconds, plan
-    from umbel.runtime.target import load_target
 
     forecast = plan(
-        load_target(target),
+        open_target(target).node,
         nodes=nodes,
         slots=slots,
         gpus=gpus,
@@ -243,56 +195,3 @@ def main() -> None:
         typer.secho(f"{type(error).__name__}: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-
-
-def _facts(found: Run) -> dict[str, Any]:
-    import pyarrow.compute as pc
-
-    from umbel.storage.columns import contains
-    from umbel.storage.trial_rows import SUCCEEDED
-
-    nodes = []
-    sizes = found.graph.nodes
-    for node in found.record.get("graph", {}).get("nodes", []):
-        rows = found.elements(node["name"], ["status", "seconds"])
-        ok = int(contains(rows["status"], SUCCEEDED).sum())
-        nodes.append(
-            {
-                "name": node["name"],
-                "kind": node["kind"],
-                "size": sizes[node["name"]].size,
-                "done": rows.num_rows,
-                "failed": rows.num_rows - ok,
-                "seconds": pc.sum(rows["seconds"]).as_py() or 0.0,
-            }
-        )
-    keys = ("created", "user", "host", "command", "versions")
-    facts = {key: found.record.get(key) for key in keys}
-    return {"name": found.name, "status": found.status, "store": found.store_url, **facts, "nodes": nodes}
-
-
-def _print_best(found: Run, sweep: str | None, limit: int) -> None:
-    from umbel.runtime.tables import print_rows
-    from umbel.storage.columns import python_rows
-
-    rows = python_rows(found.best(sweep))
-    if not rows:
-        typer.echo("no trial has succeeded")
-        return
-    groups = found.graph.sweep(sweep).group_names
-    metrics = [name for name in rows[0] if name.startswith("metric_")]
-    shown = [
-        {
-            **{name: row[name] for name in groups},
-            "trial": row["trial"],
-            **{name.removeprefix("metric_"): row[name] for name in metrics},
-            "config": _config_text(row),
-        }
-        for row in rows
-    ]
-    print_rows(shown, list(shown[0]), title=f"best trial of each group, sweep {rows[0]['sweep']!r}", limit=limit)
-
-
-def _config_text(row: dict[str, Any]) -> str:
-    items = ((name.removeprefix("config_"), value) for name, value in row.items() if name.startswith("config_"))
-    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in items)

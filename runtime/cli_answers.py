@@ -1,4 +1,4 @@
-"""The commands that ask what happened: lineage, downstream, diff, why-failed, replay.
+"""The commands that ask what happened: logs, lineage, downstream, diff, why-failed, replay.
 
 Like all commands they import what they need when they run.
 """
@@ -23,8 +23,29 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (lineage, downstream, diff, why_failed, replay):
+    for command in (logs, lineage, downstream, diff, why_failed, replay):
         app.command(command.__name__.replace("_", "-"))(command)
+
+
+def logs(
+    name: RunArgument,
+    trial: Annotated[int, typer.Argument(help="Index of the trial, or of an element of --node.")],
+    node: Annotated[str | None, typer.Option(help="Which sweep or node, if there are several.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a trial, or an element of a node, printed."""
+    from umbel.runtime.printed import what_was_printed
+
+    found = what_was_printed(open_for_command(store).run(name), trial, node)
+    if as_json:
+        print_json({"run": name, "node": found.node, "trial": trial, "output": found.text, "note": found.note})
+    elif found.text:
+        typer.echo(found.text, nl=not found.text.endswith("\n"))
+    if found.note is not None:
+        typer.echo(found.note, err=True)
+    if not found.ended:
+        raise typer.Exit(1)
 
 
 def lineage(

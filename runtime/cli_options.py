@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 if TYPE_CHECKING:
+    from umbel.runtime.target import Target
     from umbel.storage.store import Store
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "RunArgument",
     "StoreOption",
     "SweepOption",
+    "TargetArgument",
     "open_for_command",
+    "open_target",
     "print_json",
 ]
 
@@ -28,6 +31,7 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows to print; 0 prints all.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.")]
+TargetArgument = Annotated[str, typer.Argument(metavar="FILE[:OBJECT]", help="A node, or a function that returns one.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Which sweep, if the run has several.")]
 
 
@@ -43,8 +47,24 @@ def open_for_command(store: str | None) -> Store:
     return open_store(store or default_store())
 
 
-def print_json(value: object) -> None:
-    """Print a value as JSON."""
+def open_target(text: str) -> Target:
+    """The node that ``FILE[:OBJECT]`` names. What the file raises is shown as the user's own, and ends the command.
+
+    Raises:
+        UsageError: there is no such node.
+        typer.Exit: the file, or its function, raised something.
+    """
+    from umbel.runtime.target import ScriptError, load_target
+
+    try:
+        return load_target(text)
+    except ScriptError as error:
+        typer.echo(error.text, nl=False, err=True)
+        raise typer.Exit(2) from None
+
+
+def print_json(value: object, stream: TextIO | None = None) -> None:
+    """Print a value as JSON, to standard output if no stream is given."""
     from umbel.runtime.tables import json_text
 
-    typer.echo(json_text(value))
+    typer.echo(json_text(value), file=stream)

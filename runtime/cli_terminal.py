@@ -14,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-__all__ = ["answers_only", "tidy_warnings"]
+__all__ = ["keep_for_answer", "tidy_warnings"]
 
 
 @contextmanager
@@ -45,10 +45,46 @@ def tidy_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def answers_only() -> Iterator[None]:
-    """While inside, all that is printed goes to standard error: standard output is kept for the command's answer.
+def keep_for_answer(as_json: bool) -> Iterator[TextIO]:
+    """While inside, standard output is kept for the command's answer, which goes to the stream that this gives.
 
-    Ray's threads print what workers tell (``(raylet) …``), and a graph's file may print as well.
+    Ray's threads print what its workers tell (``(raylet) …``), and the graph's own file may print, as may programs that
+    it starts: that all goes to standard error. Only a person who looks on gets it as ever.
+
+    Args:
+        as_json: whether the answer is JSON, to which nobody may add a word.
     """
-    with redirect_stdout(sys.stderr):
-        yield
+    if not as_json and sys.stdout.isatty():
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    with _standard_output_elsewhere() as answer, redirect_stdout(sys.stderr):
+        yield answer
+        answer.flush()
+
+
+@contextmanager
+def _standard_output_elsewhere() -> Iterator[TextIO]:
+    """While inside, file descriptor 1 is standard error; gives what stands for standard output instead."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield sys.stdout
+        return
+    try:
+        os.dup2(2, 1)
+        if _is_descriptor_1(sys.stdout):
+            with open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False) as answer:
+                yield answer
+        else:
+            yield sys.stdout
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _is_descriptor_1(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (OSError, ValueError):  # it is none of the system's
+        return False

@@ -31,12 +31,15 @@ __all__ = ["client", "events"]
 #: What made the events, as the standard wants it: a URI.
 PRODUCER = "https://pypi.org/project/umbel"
 
+#: OpenLineage's transports that bring events to nobody: into a log that is not shown, or away.
+_NOWHERE = ("console", "noop")
+
 
 def client(url: str | None = None, file: str | None = None) -> OpenLineageClient:
     """Where events go: an HTTP endpoint, a file (one JSON object a line), or where OpenLineage's own variables say.
 
     Raises:
-        UsageError: the package is not installed.
+        UsageError: the package is not installed, or no place is given or configured.
     """
     _require()
     from openlineage.client import OpenLineageClient
@@ -47,7 +50,15 @@ def client(url: str | None = None, file: str | None = None) -> OpenLineageClient
         return OpenLineageClient(transport=FileTransport(FileConfig(log_file_path=file, append=True)))
     if url is not None:
         return OpenLineageClient(transport=HttpTransport(HttpConfig.from_dict({"url": url})))
-    return OpenLineageClient()
+    found = OpenLineageClient()
+    if found.transport.kind in _NOWHERE:
+        raise UsageError(
+            "nothing says where events go",
+            got=f"OpenLineage's {found.transport.kind} transport",
+            expected="an endpoint or a file",
+            hint="--url http://marquez:5000, or --file events.jsonl, or set OPENLINEAGE_URL",
+        )
+    return found
 
 
 def events(run: Run, namespace: str = "umbel") -> Iterator[RunEvent]:

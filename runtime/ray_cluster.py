@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from umbel.runtime.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
-__all__ = ["connect", "is_scaling", "nothing_fits", "object_store_bytes", "resources_text", "slots"]
+__all__ = ["connect", "is_scaling", "nothing_fits", "object_store_bytes", "own_connection", "resources_text", "slots"]
 
 #: Seconds that the head of a cluster gets to accept a connection.
 REACH_S = 10.0
@@ -49,6 +51,19 @@ def connect(address: str | None) -> bool:
             hint='executor="inline" runs without Ray',
         ) from error
     return target == "local"
+
+
+@contextmanager
+def own_connection() -> Iterator[None]:
+    """A connection to Ray that is made inside ends with it, and with it the threads that print what Ray tells."""
+    ray = sys.modules.get("ray")
+    before = ray is not None and ray.is_initialized()
+    try:
+        yield
+    finally:
+        ray = sys.modules.get("ray")
+        if ray is not None and not before and ray.is_initialized():
+            ray.shutdown()
 
 
 def _started_here() -> bool:
@@ -98,12 +113,18 @@ def nothing_fits(resources: Resources) -> ExecutorError:
     import ray
 
     needed = ray_amounts(resources)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive]
+    carried = [node.get("Labels") or {} for node in alive]
     missing = [
         f"{name} {amount:g} (largest node: {max((held.get(name, 0.0) for held in nodes), default=0.0):g})"
         for name, amount in needed.items()
         if not any(held.get(name, 0.0) >= amount for held in nodes)
     ]
+    for key, value in resources.labels.items():
+        there = {str(held[key]) for held in carried if key in held}
+        if value not in there:
+            missing.append(f"label {key}={value} (nodes carry: {', '.join(sorted(there)) or 'none'})")
     labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
     return ExecutorError(
         "no node of the Ray cluster can hold a worker of this graph, and none that could is being started",

@@ -38,7 +38,7 @@ def print_rows(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     shown = list(rows[:limit] if limit else rows)
     for name in columns:
         number = any(isinstance(row.get(name), (int, float)) for row in shown)
@@ -46,6 +46,8 @@ def print_rows(
     for row in shown:
         table.add_row(*(Text(_cell(row.get(name))) for name in columns))
     console = Console()
+    if title is not None:
+        console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(table)
     if len(rows) > len(shown):
         console.print(f"… and {len(rows) - len(shown):,} more (--limit 0 shows all, --json too)", style="dim")

@@ -5,31 +5,58 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from umbel.scheduler.errors import UsageError
+from umbel.scheduler.errors import UmbelError, UsageError
 
-__all__ = ["load_target"]
+__all__ = ["ScriptError", "Target", "load_target"]
+
+_T = TypeVar("_T")
 
 
-def load_target(text: str) -> Any:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be run."""
+
+    #: A node, or a list of them.
+    node: Any
+    #: What a run of it is called if nobody says: the file's name, and that of an object which is not the default one.
+    name: str
+
+
+class ScriptError(Exception):
+    """The user's file, or its function, raised an error.
+
+    Args:
+        text: its traceback, from the user's code on.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def load_target(text: str) -> Target:
     """The node (or list of nodes) that ``FILE[:OBJECT]`` names.
 
     OBJECT is a node, or a function that needs no arguments and returns one. Without OBJECT the file's only node, or
     its function ``graph``, is taken.
 
     Raises:
-        UsageError: there is no such file or object, or it is not a node; whatever the file itself raises passes
-            through.
+        UsageError: there is no such file or object, or it is not a node.
+        ScriptError: the file raised an error, unless it is one of Umbel's, or an exit: these pass through.
     """
     file, _, name = text.partition(":") if not _is_drive(text) else (text, "", "")
     path = Path(file)
     if not path.is_file():
         raise UsageError("there is no such file", got=file, expected="FILE[:OBJECT], as examples/gdp.py:graph")
-    module = _load(path.resolve())
+    module = _of_user(_load, path.resolve())
+    default = _default(module)
     found = _named(module, name, file) if name else _only(module, file)
     if inspect.isfunction(found):
         try:
@@ -39,14 +66,28 @@ def load_target(text: str) -> Any:
                 f"{name or found.__name__!r} in {file} needs arguments: {error}",
                 expected="a function that can be called without, and returns a node",
             ) from None
-        found = found()
+        found = _of_user(found)
     if not _is_target(found):
         raise UsageError(
             f"{name!r} in {file} is not a node",
             got=f"{type(found).__name__}",
             expected="a node (task.bind(…), task.map(…), umbel.sweep(…)), a list of them, or a function of one",
         )
-    return found
+    return Target(found, path.stem if name in ("", default) else f"{path.stem}-{name}")
+
+
+def _of_user(function: Callable[..., _T], *arguments: Any) -> _T:
+    """Call something that runs the user's code."""
+    try:
+        return function(*arguments)
+    except UmbelError:
+        raise
+    except Exception as error:
+        told = traceback.TracebackException.from_exception(error)
+        told.stack = traceback.StackSummary.from_list(
+            [frame for frame in told.stack if frame.filename != __file__ and not frame.filename.startswith("<frozen ")]
+        )
+        raise ScriptError("".join(told.format())) from error
 
 
 def _is_drive(text: str) -> bool:
@@ -75,24 +116,43 @@ def _named(module: ModuleType, name: str, file: str) -> Any:
         if not hasattr(found, part):
             raise UsageError(
                 f"{file} has no {name!r}",
-                expected=f"one of: {', '.join(_candidates(module)) or 'a node, but it has none'}",
+                expected=f"one of: {known}"
+                if (known := ", ".join(_runnable(module)))
+                else "a node, but the file has none",
             )
         found = getattr(found, part)
     return found
 
 
-def _only(module: ModuleType, file: str) -> Any:
+def _default(module: ModuleType) -> str | None:
+    """The name of what is taken if none is given, if that is clear."""
     graph = getattr(module, "graph", None)
     if inspect.isfunction(graph) or _is_target(graph):
-        return graph
+        return "graph"
     names = _candidates(module)
-    if len(names) == 1:
-        return getattr(module, names[0])
+    return names[0] if len(names) == 1 else None
+
+
+def _only(module: ModuleType, file: str) -> Any:
+    default = _default(module)
+    if default is not None:
+        return getattr(module, default)
+    names = _candidates(module)
     raise UsageError(
         f"{file} has {'several nodes' if names else 'no node at its top level'}",
         got=", ".join(names) or None,
         expected=f"one, or its name: {file}:{names[0] if names else 'NAME'}",
     )
+
+
+def _runnable(module: ModuleType) -> list[str]:
+    """Names of what may be run, as far as that can be seen: nodes, and functions of the file without arguments."""
+    functions = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not inspect.signature(value).parameters
+    ]
+    return [*_candidates(module), *functions]
 
 
 def _candidates(module: ModuleType) -> list[str]:

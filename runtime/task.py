@@ -92,6 +92,13 @@ class Task(Generic[P, R]):
                 expected="a function or another callable",
                 hint="put @umbel.task above a def; options go in parentheses: @umbel.task(retries=2)",
             )
+        if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+            raise UsageError(
+                "umbel.task needs a function that returns its result, and this one is async",
+                got=f"async def {fn.__name__}",
+                expected="def",
+                hint="call it from a def by asyncio.run(…): each call has a process, or a turn in one, for itself",
+            )
         if not isinstance(retries, int) or retries < 0:
             raise UsageError(
                 "retries is not a count",

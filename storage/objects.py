@@ -293,10 +293,12 @@ class ObjectStore(ABC):
                 self.create(probe, content, unique=True)
                 self._check_exclusive(probe, content)
                 self._delete(probe)
-        except StoreError as error:
-            raise type(error)(
+        except (StoreError, NotFoundError) as error:
+            kind = type(error) if isinstance(error, StoreError) else StoreError
+            reason = error.what.replace(f"can't create {probe} in the store {self.url}: ", "")
+            raise kind(
                 f"the store {self.url} can't be written",
-                got=error.what if error.got is None else f"{error.what} ({error.got})",
+                got=reason if error.got is None else f"{reason} ({error.got})",
                 expected=error.expected,
                 hint=error.hint or CHOOSE_ANOTHER,
             ) from error

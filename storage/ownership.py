@@ -28,6 +28,8 @@ __all__ = ["OwnerRecord", "OwnerView", "Ownership", "owner_status", "request_can
 _MAX_ATTEMPTS = 50
 #: What lies beyond is no lease, or no time: a damaged record.
 _LONGEST_LEASE_S = 1e9
+#: Characters.
+_LONGEST_DETAIL = 2_000
 _FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 
@@ -52,6 +54,8 @@ class OwnerRecord:
     reason: str | None
     #: Random, the same in all records of one owner.
     token: str
+    #: What more there is to say on the reason, for people: of a failed run its error.
+    detail: str | None = None
 
     def to_json(self) -> bytes:
         """The record as it is stored."""
@@ -74,6 +78,9 @@ class OwnerRecord:
                 *(fields[name] for name in ("host", "boot_id", "pid_namespace", "pid", "started_ticks"))
             )
             lease_s = float(fields["lease_s"])
+            detail = fields.get("detail")
+            if detail is not None and not isinstance(detail, str):
+                raise ValueError("not an owner record: the detail is no text")
             texts = (process.host, fields["user"], fields["token"], *fields["command"])
             if fields["state"] not in ("held", "released") or not all(isinstance(text, str) for text in texts):
                 raise ValueError("not an owner record: a field is of another type")
@@ -89,6 +96,7 @@ class OwnerRecord:
                 lease_s=lease_s,
                 reason=fields["reason"],
                 token=fields["token"],
+                detail=detail,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an owner record: {error!r}") from error
@@ -216,18 +224,20 @@ class Ownership:
         """Whether another process has asked this owner to stop (see `request_cancel`). Cost: one look at the store."""
         return self._objects.exists(layout.cancellation(self.run_id, self.record.token))
 
-    def release(self, reason: str) -> None:
+    def release(self, reason: str, detail: str | None = None) -> None:
         """Let go of the run, once; after a takeover there is nothing to let go of, and nothing happens.
 
         Args:
             reason: why, in a word: "done", "interrupted", "failed".
+            detail: more on it, for people, without credentials; the first 2,000 characters are kept.
         """
         if self._released:
             return
         self._released = True
         _let_go.add(self.record.token)
         try:
-            self._add(replace(self.record, renewed=self._now(), state="released", reason=reason))
+            said = None if detail is None else detail[:_LONGEST_DETAIL]
+            self._add(replace(self.record, renewed=self._now(), state="released", reason=reason, detail=said))
         except RunHeldError:
             return
 

@@ -87,6 +87,14 @@ class Run(RunOrigins):
         """
         return run_status(self.objects, self.id)
 
+    @property
+    def reason(self) -> str | None:
+        """Why the run is not done, in words, if the process that carried it out has said so."""
+        if read_end(self.objects, self.id) is not None:
+            return None
+        owner = owner_status(self.objects, self.id)
+        return None if owner.record is None else owner.record.detail
+
     def __repr__(self) -> str:
         try:
             status = self.status

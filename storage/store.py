@@ -19,6 +19,7 @@ from umbel.storage.codecs import digest_of
 from umbel.storage.documents import create_document, put_document, read_document
 from umbel.storage.graph_record import GraphRecord, near_names
 from umbel.storage.objects import FIRST_CONTACT_S, ObjectStore
+from umbel.storage.revealed import revealed
 from umbel.storage.run import Run, run_status
 from umbel.storage.run_records import check_version, read_end, read_run_record
 
@@ -42,7 +43,7 @@ class RunSummary:
     #: ISO 8601, UTC.
     created: str
     user: str
-    #: How many nodes the graph has, and how many trials its sweeps have together.
+    #: How many nodes the graph has, and how many trials its sweeps have together, as far as the run has revealed it.
     nodes: int
     trials: int
 
@@ -247,7 +248,7 @@ class Store:
         return self.load_record(name)
 
     def _summary(self, run_id: str, record: Mapping[str, Any]) -> RunSummary:
-        graph = GraphRecord(record)
+        graph = revealed(GraphRecord(record), self.objects)
         return RunSummary(
             id=run_id,
             name=str(record.get("name", run_id)),

@@ -28,6 +28,10 @@ from umbel.scheduler.errors import (
     UsageError,
 )
 
+
+async def wait() -> None: ...
+
+
 LOCK = threading.Lock()
 
 
@@ -306,6 +310,7 @@ REFUSED = [
     Refused("lengths", lambda: pair.map([1], [1, 2]), GraphError, "lengths", "left: 1, right: 2", "the same", "node"),
     Refused("arguments", lambda: load.bind(1, 2, 3), GraphError, "too many", "3 by position", "load(name: ", "plain"),
     Refused("keywords", lambda: load.map(["a"], size=1), GraphError, "'size'", "by name: size", "load(name: ", "plain"),
+    Refused("async", lambda: umbel.task(wait), UsageError, "this one is async", "async def wait", "def", "asyncio.run"),
     Refused("retries", lambda: umbel.task(retries=-1)(score), UsageError, "retries", "-1", "≥ 0", "retries=2"),
     Refused("time limit", lambda: umbel.task(timeout_s=0)(score), UsageError, "timeout_s", "0", "seconds > 0", "leave"),
     Refused("retry_on", lambda: umbel.task(retry_on=(1,))(score), UsageError, "retry_on", "(1,)", "classes", "OSError"),  # type: ignore[arg-type]

@@ -136,6 +136,18 @@ def test_by_http(store: Path, endpoint: tuple[str, list[dict[str, Any]]], monkey
     assert [each["eventType"] for each in taken] == ["START", "START", "COMPLETE", "START", "COMPLETE", "COMPLETE"]
 
 
+def test_events_that_would_go_nowhere_are_refused(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENLINEAGE_URL", raising=False)
+    monkeypatch.setattr("sys.argv", ["umbel", "export", "openlineage", "gdp", "--store", str(store)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "--url" in capsys.readouterr().err
+
+
 # ---- MLflow ----------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,9 @@ def test_a_store_that_can_not_be_written_is_told_before_any_work(tmp_path: Path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="can't be written"):
         open_store(str(tmp_path)).objects.open(tmp_path / "file").check_writable()
+    with pytest.raises(StoreError, match="can't be written") as refused:
+        open_store("/proc/nowhere/store").objects.check_writable()
+    assert "umbel-write-check" not in str(refused.value)
 
 
 def test_a_damaged_record_hides_no_other_run(any_store: Store, record: dict[str, Any]) -> None:
