@@ -1,0 +1,197 @@
+"""What is gained by training many small networks as one?
+
+Measured: 200 Adam steps on 64 rows, all at once a step, of a network 8→16→1 (tanh), made afresh for each trial with its
+own seed and learning rate.
+
+- Trials a second of 1,000 trials by `umbel.torch.fit_many`, against the same training one trial at a time by plain
+  PyTorch, both on one thread, by processor time, so that others on the machine take from neither. The lone trials run
+  before and after the fused ones. Must be at least 40 times as many.
+- The largest difference between a lone trial's loss and its loss among the others, relative. At most 1e-3 (float32).
+- Memory a trial: growth of the process's peak from a batch of 10 to one of 1,000.
+- Where there is a CUDA device: the same there, in batches of 1,000 and 20,000, and the share of time in which the device
+  ran kernels. Nothing is promised about it.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+from tests.bench.isolation import Isolated
+from tests.bench.measurement import Measurement, at_least, at_most
+
+__all__ = ["LIMIT_S", "measure"]
+
+LIMIT_S = 300.0
+TRIALS = 1000
+STEPS = 200
+ROWS, INPUTS, HIDDEN = 64, 8, 16
+#: Trials trained alone, before the fused ones and again after them.
+ALONE = 8
+CUDA_BATCHES = (1000, 20_000)
+
+
+def measure(isolated: Isolated, divisor: int) -> tuple[list[Measurement], dict[str, Any]]:
+    """The arm; ``divisor`` makes it smaller: fewer steps, as the size of a batch is what it is about."""
+    steps = STEPS // divisor
+    found = isolated(drive, trials=TRIALS, steps=steps)
+    memory = isolated(drive_memory, trials=TRIALS)
+    device = isolated(drive_cuda, steps=steps)
+    fused, alone = found["fused_s"] / TRIALS, found["alone_s"]
+    measurements = [
+        Measurement(
+            f"{TRIALS:,} trials as one: trials/s against one at a time, one thread",
+            alone / fused,
+            "x",
+            at_least(40.0),
+            f"{1 / fused:,.0f} against {1 / alone:,.1f} trials/s; {alone * 1e3:.0f} ms alone, {fused * 1e3:.2f} ms fused",
+        ),
+        Measurement(
+            "largest relative difference of a trial's loss",
+            found["difference"],
+            "x",
+            at_most(1e-3),
+            f"of {2 * ALONE} trials, float32, after {steps} steps",
+        ),
+        Measurement(
+            "memory of a trial in the batch",
+            memory["bytes"] / 1e6,
+            "MB",
+            None,
+            f"peak {memory['peak'] / 1e6:,.0f} MB, of which PyTorch and the start {memory['start'] / 1e6:,.0f} MB",
+        ),
+    ]
+    for batch in device["batches"]:
+        measurements.append(
+            Measurement(
+                f"on {device['name']}, {batch['trials']:,} trials as one: trials/s against one at a time here",
+                alone * batch["trials"] / batch["wall_s"],
+                "x",
+                None,
+                f"{batch['trials'] / batch['wall_s']:,.0f} trials/s; in kernels {batch['busy']:.0%} of the steps' time; "
+                f"{batch['bytes'] / batch['trials'] / 1e3:,.0f} kB a trial",
+            )
+        )
+    return measurements, {"cpu": found, "memory": memory, "cuda": device}
+
+
+def drive(trials: int, steps: int) -> dict[str, Any]:
+    """Fused between two rounds of lone trials, in one process."""
+    import numpy as np
+    import torch
+
+    from umbel.torch import fit_many
+
+    torch.set_num_threads(1)
+    data, configs = _data(), _configs(trials)
+    ends = [*configs[:ALONE], *configs[-ALONE:]]
+    _alone(data, configs[0], steps)  # warm
+    fit_many(_network, data, configs[:10], "mse", steps=5, device="cpu")
+    losses, alone_s = [], 0.0
+    fitted: Any = None
+    fused_s = wall_s = 0.0
+    for at, config in enumerate(ends):
+        if at == ALONE:
+            began_s, began_wall_s = time.process_time(), time.perf_counter()
+            fitted = fit_many(_network, data, configs, "mse", steps=steps, device="cpu")
+            fused_s, wall_s = time.process_time() - began_s, time.perf_counter() - began_wall_s
+        began_s = time.process_time()
+        losses.append(_alone(data, config, steps))
+        alone_s += time.process_time() - began_s
+    beside = np.concatenate([fitted.loss[:ALONE], fitted.loss[-ALONE:]])
+    return {
+        "fused_s": fused_s,
+        "fused_wall_s": wall_s,
+        "alone_s": alone_s / len(ends),
+        "difference": float(np.max(np.abs(beside / np.array(losses) - 1))),
+    }
+
+
+def drive_memory(trials: int) -> dict[str, Any]:
+    """How the peak grows with the batch."""
+    import torch
+
+    from umbel.torch import fit_many
+
+    torch.set_num_threads(1)
+    peaks = []
+    for count in (10, trials):
+        fit_many(_network, _data(), _configs(count), "mse", steps=5, device="cpu")
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return {"start": peaks[0], "peak": peaks[1], "bytes": (peaks[1] - peaks[0]) / (trials - 10)}
+
+
+def drive_cuda(steps: int) -> dict[str, Any]:
+    """The same on a CUDA device, if there is one."""
+    import torch
+
+    from umbel.torch import fit_many
+
+    if not torch.cuda.is_available():
+        return {"name": None, "batches": []}
+    data, batches = _data(), []
+    fit_many(_network, data, _configs(10), "mse", steps=5, device="cuda")
+    for trials in CUDA_BATCHES:
+        configs = _configs(trials)
+        torch.cuda.reset_peak_memory_stats()
+        began_s = time.perf_counter()
+        fit_many(_network, data, configs, "mse", steps=steps, device="cuda")
+        wall_s = time.perf_counter() - began_s
+        size = torch.cuda.max_memory_allocated()
+        busy = _busy(data, configs, steps)
+        batches.append({"trials": trials, "wall_s": wall_s, "bytes": size, "busy": busy})
+    return {"name": torch.cuda.get_device_name(), "batches": batches}
+
+
+def _busy(data: Any, configs: list[dict[str, Any]], steps: int) -> float:
+    """The share of the steps' time in which the device ran kernels."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from umbel.torch import fit_many
+
+    ends: list[float] = []
+
+    def note(step: int, trials: Any, losses: Any) -> None:
+        ends.append(time.perf_counter())
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        fit_many(_network, data, configs, "mse", steps=steps, device="cuda", stop=note, check_every=steps // 2)
+        torch.cuda.synchronize()
+    kernels_s = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+    return kernels_s / (2 * (ends[-1] - ends[0]))
+
+
+def _data() -> Any:
+    import torch
+
+    made = torch.Generator().manual_seed(7)
+    inputs = torch.randn(ROWS, INPUTS, generator=made)
+    return inputs, torch.sin(inputs.sum(1, keepdim=True)) + 0.1 * torch.randn(ROWS, 1, generator=made)
+
+
+def _configs(trials: int) -> list[dict[str, Any]]:
+    return [{"seed": i, "lr": 1e-3 * 10 ** (i / trials)} for i in range(trials)]
+
+
+def _network(config: dict[str, Any]) -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1))
+
+
+def _alone(data: Any, config: dict[str, Any], steps: int) -> float:
+    """One trial by plain PyTorch."""
+    import torch
+
+    inputs, target = data
+    torch.manual_seed(config["seed"])
+    module = _network(config)
+    optimizer = torch.optim.Adam(module.parameters(), lr=config["lr"])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(module(inputs), target).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return float(torch.nn.functional.mse_loss(module(inputs), target))
