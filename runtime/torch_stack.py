@@ -111,9 +111,9 @@ def build(
             with torch.no_grad():
                 parameters = dict(module.named_parameters())
                 torch.cat([parameters[name].reshape(-1).to(dtype) for name, _, _ in layout.parameters], out=flat[trial])
-                for name, values in _untrained(module).items():
+                for name, values in _untrained(module).items() if buffers else ():
                     buffers[name][trial] = values
-                for place, dropout in enumerate(_dropouts(module)):
+                for place, dropout in enumerate(_dropouts(module) if rates.numel() else ()):
                     rates[trial, place] = dropout.p
     if first is None:
         raise UsageError("there are no configs", got="0", expected="at least one trial")

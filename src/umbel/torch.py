@@ -1,4 +1,4 @@
-"""Many small PyTorch models trained as one: `fit_many`.
+"""Many small PyTorch models trained as one: `fit_many` (docs/fused.md).
 
 Needs the extra ``torch`` (``pip install 'umbel[torch]'``). Importing this module loads nothing; PyTorch is loaded when
 a name of it is first used.

@@ -21,6 +21,7 @@ from tests.bench import (
     adaptive,
     answers,
     cpu10ms,
+    fused,
     million,
     noop,
     pipeline,
@@ -53,6 +54,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "reads": (reads.measure, reads.LIMIT_S),
     "adaptive": (adaptive.measure, adaptive.LIMIT_S),
     "pruning": (pruning.measure, pruning.LIMIT_S),
+    "fused": (fused.measure, fused.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.
