@@ -181,7 +181,7 @@ def _busy(data: Any, configs: list[dict[str, Any]], steps: int) -> float:
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         fit_many(_network, data, configs, "mse", steps=steps, device="cuda", stop=note, check_every=steps // 2)
         torch.cuda.synchronize()
-    kernels_s = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+    kernels_s: float = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
     return kernels_s / (2 * (ends[-1] - ends[0]))
 
 
