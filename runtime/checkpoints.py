@@ -7,11 +7,14 @@ finds the last checkpoint by listing the trial's folder. It must not know leases
 
 from __future__ import annotations
 
-import tempfile
+from typing import TYPE_CHECKING
 
 from umbel.scheduler.errors import StoreError
 from umbel.storage.checkpoints import Saved, delete_older, list_checkpoints, load_checkpoint, pack, save_checkpoint
 from umbel.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    import tempfile
 
 __all__ = ["TrialCheckpoints"]
 
@@ -74,6 +77,8 @@ class TrialCheckpoints:
         self._known = [saved]
 
     def _make_folder(self) -> str:
+        import tempfile
+
         self._folder = tempfile.TemporaryDirectory(prefix="umbel-checkpoint-", ignore_cleanup_errors=True)
         return self._folder.name
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -73,6 +72,8 @@ def delete_older(objects: ObjectStore, known: list[Saved], newest: Saved) -> Non
 
 def new_folder() -> str:
     """A temporary folder that stays until somebody removes it."""
+    import tempfile
+
     return tempfile.mkdtemp(prefix="umbel-checkpoint-")
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from umbel.storage import layout
 from umbel.storage.columns import contains, empty_table, float_values, int_values, integers, last_of_each
@@ -112,6 +111,8 @@ def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[
 
 def trials_numbered(objects: ObjectStore, run_id: str, sweep: SweepRecord, trials: npt.NDArray[np.int64]) -> pa.Table:
     """All columns of some trials, in order of trial. Memory: those, and all rows of one segment."""
+    import pyarrow.compute as pc  # not above: every worker imports this module
+
     wanted = integers(trials)
     tables = [empty_trials(sweep)]
     for segment in scan_segments(objects, layout.trials_folder(run_id, sweep.name)):
