@@ -59,13 +59,15 @@ class Snapshot:
     best: str | None
     #: The node that is being worked on.
     stage: str | None
+    #: True: how many there are in all is not known yet; ``total`` counts those that are.
+    growing: bool = False
 
 
 class Progress(Protocol):
     """What a run tells about itself; to be called from one thread. No method raises."""
 
-    def start(self, run_id: str, store_url: str, total: int, resumed: int) -> None:
-        """The run begins; ``resumed`` of ``total`` were done before."""
+    def start(self, run_id: str, store_url: str, total: int, resumed: int, *, growing: bool = False) -> None:
+        """The run begins; ``resumed`` of ``total`` were done before. ``growing``: there will be more than that."""
 
     def update(self, snapshot: Snapshot) -> None:
         """The run stands here now. Cheap when called too often: most calls draw nothing."""
@@ -136,11 +138,15 @@ _PLACES = ("count", "bar", "percent", "rate", "time", "failed", "workers")
 def _pieces(snapshot: Snapshot) -> dict[str, str]:
     """The pieces of a progress line, the most important first: a narrow terminal shows only the first ones."""
     share = snapshot.done / snapshot.total if snapshot.total else 1.0
-    pieces = {"count": f"{format_count(snapshot.done)}/{format_count(snapshot.total)}"}
+    so_far = " so far" if snapshot.growing else ""
+    pieces = {"count": f"{format_count(snapshot.done)}/{format_count(snapshot.total)}{so_far}"}
     if snapshot.failed:
         pieces["failed"] = f"{format_count(snapshot.failed)} failed"
-    pieces["percent"] = f"{math.floor(share * 1000) / 10:.1f}%"  # 100.0% means all
-    if snapshot.done >= snapshot.total:
+    if not snapshot.growing:
+        pieces["percent"] = f"{math.floor(share * 1000) / 10:.1f}%"  # 100.0% means all
+    if snapshot.growing:
+        pieces["time"] = format_duration(snapshot.elapsed_s)
+    elif snapshot.done >= snapshot.total:
         pieces["time"] = f"in {format_duration(snapshot.elapsed_s)}"
     elif snapshot.eta_s is not None:
         pieces["time"] = f"{format_duration(snapshot.eta_s)} left"
@@ -162,7 +168,7 @@ def _fit(snapshot: Snapshot, width: int, *, plain_letters: bool) -> list[tuple[s
             chosen[place] = text
             room -= needed
     length = min(room - gap, _BAR_WIDTHS[1])
-    if length >= _BAR_WIDTHS[0]:
+    if length >= _BAR_WIDTHS[0] and not snapshot.growing:
         full = length if not snapshot.total else length * min(snapshot.done, snapshot.total) // snapshot.total
         heavy, light = ("#", "-") if plain_letters else ("━", "─")
         chosen["bar"] = heavy * full + light * (length - full)
@@ -190,7 +196,7 @@ class _Quiet:
         self._clock = clock
         self._broken = False
 
-    def start(self, run_id: str, store_url: str, total: int, resumed: int) -> None:
+    def start(self, run_id: str, store_url: str, total: int, resumed: int, *, growing: bool = False) -> None:
         """Nothing is shown."""
 
     def update(self, snapshot: Snapshot) -> None:
@@ -235,9 +241,10 @@ class _Plain(_Quiet):
         self._intervals = chain(_PLAIN_AFTER_S, repeat(_PLAIN_LAST_S))
         self._due = math.inf
 
-    def start(self, run_id: str, store_url: str, total: int, resumed: int) -> None:
+    def start(self, run_id: str, store_url: str, total: int, resumed: int, *, growing: bool = False) -> None:
         before = f", {format_count(resumed)} of them done before" if resumed else ""
-        self._line(f"run {run_id} in store {store_url}: {format_count(total)} to do{before}")
+        more = ", and what these reveal" if growing else ""
+        self._line(f"run {run_id} in store {store_url}: {format_count(total)} to do{more}{before}")
         self._due = self._clock() + next(self._intervals)
 
     def update(self, snapshot: Snapshot) -> None:
@@ -246,7 +253,7 @@ class _Plain(_Quiet):
 
     def _show(self, snapshot: Snapshot) -> None:
         pieces = _pieces(snapshot)
-        pieces["count"] += f" done ({pieces.pop('percent')})"
+        pieces["count"] += f" done ({pieces.pop('percent')})" if "percent" in pieces else " done"
         if snapshot.best is not None:
             pieces["best"] = f"best {_one_line(snapshot.best)}"
         self._line(", ".join(pieces[place] for place in (*_PLACES, "best") if place in pieces))

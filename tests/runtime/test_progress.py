@@ -161,6 +161,20 @@ def test_unknown_things_are_left_out_of_a_line() -> None:
     assert stream.taken() == "0/10 done (0.0%)\n"
 
 
+def test_a_total_that_will_grow_is_told_as_such() -> None:
+    stream, clock = Stream(), Clock()
+    progress = make_progress("plain", stream, clock)
+    progress.start("gdp", "store", 2, 0, growing=True)
+    clock.now += 3
+    progress.update(at(0, total=2, growing=True))
+    first, second = stream.taken().splitlines()
+    assert first == "run gdp in store store: 2 to do, and what these reveal"
+    assert second.startswith("0/2 so far done, ")
+    assert "%" not in second
+    assert "left" not in second
+    assert next(place for place, _ in _fit(at(0, total=2, growing=True), 100, plain_letters=True)) == "count"
+
+
 def test_quiet_says_nothing_but_warnings() -> None:
     stream = Stream()
     progress = make_progress("quiet", stream, Clock())
