@@ -14,6 +14,7 @@ from typing import Any
 
 from umbel.runtime import context
 from umbel.runtime.code import archive_names, source_zip
+from umbel.runtime.credentials import known
 from umbel.runtime.inline import InlineExecutor
 from umbel.runtime.ledger import Ledger
 from umbel.runtime.limits import Limits
@@ -146,16 +147,18 @@ def run(
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
         with opened.objects.patience(RELEASE_PATIENCE_S):
-            _release_quietly(ownership, reasons.get(type(error), "failed"))
+            _release_quietly(
+                ownership, reasons.get(type(error), "failed"), known.scrub(f"{type(error).__name__}: {error}")
+            )
         raise
     ownership.release(reason)
     return opened.run(run_id)
 
 
-def _release_quietly(ownership: Ownership, reason: str) -> None:
+def _release_quietly(ownership: Ownership, reason: str, detail: str) -> None:
     """Let go of the run, if the store allows it: if not, the claim ends with this process."""
     try:
-        ownership.release(reason)
+        ownership.release(reason, detail)
     except StoreError:
         return  # the error under way says what is wrong with the store
 
@@ -199,7 +202,7 @@ def _carry_out(
         session = Session(plan, engine, ledger, writer, ownership, shown, how.limits)
         resumed = session.done
         session.catch_up()
-        shown.start(run_id, store.url, session.total, resumed)
+        shown.start(run_id, store.url, session.total, resumed, growing=session.growing)
         if not session.finished and session.stop_reason is None:
             store.add_sitting(run_id, ownership.record.acquired, ownership.record.token, about())
             if how.executor == "inline":

@@ -128,6 +128,11 @@ class Session:
         return sum(node.size for node in self.engine.nodes)
 
     @property
+    def growing(self) -> bool:
+        """True while it is not known of all nodes how many elements they have."""
+        return not all(node.sized for node in self.engine.nodes)
+
+    @property
     def done(self) -> int:
         """Elements that have ended."""
         return sum(len(node.done) for node in self.engine.nodes)
@@ -325,10 +330,11 @@ class Session:
             running=self.engine.running(),
             workers=self.engine.workers,
             rate_per_s=rate,
-            eta_s=left / rate if rate else None,
+            eta_s=left / rate if rate and not self.growing else None,
             elapsed_s=now - self._started,
             best=self.ledger.leader(),
             stage=stage,
+            growing=self.growing,
         )
 
     # ---- interruption --------------------------------------------------------------------------------------
