@@ -77,6 +77,25 @@ class SweepChange:
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
 
+    @property
+    def differs(self) -> bool:
+        """Whether a group's best differs or is there in one run only, or other numbers of trials failed."""
+        return bool(
+            self.better or self.worse or self.only_before or self.only_after or self.failed[0] != self.failed[1]
+        )
+
+    @property
+    def summary(self) -> str:
+        """What differs, in a line."""
+        parts = [f"{self.better} better, {self.worse} worse, {self.equal} equal"]
+        if self.only_before:
+            parts.append(f"{len(self.only_before)} without a result now ({_some(list(self.only_before))})")
+        if self.only_after:
+            parts.append(f"{len(self.only_after)} with a result now only ({_some(list(self.only_after))})")
+        if self.failed[0] != self.failed[1]:
+            parts.append(f"failed trials {self.failed[0]:,} → {self.failed[1]:,}")
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -110,11 +129,7 @@ class Difference:
         parts += ["arguments"] if self.arguments else []
         parts += [f"environment ({_some(list(self.environment))})"] if self.environment else []
         what = "; ".join(parts) or "nothing in code, data, space, arguments or environment"
-        moved = [
-            f"{each.sweep}: {each.better} better, {each.worse} worse, {each.equal} equal"
-            for each in self.results
-            if each.better or each.worse
-        ]
+        moved = [f"{each.sweep}: {each.summary}" for each in self.results if each.differs]
         return f"differs: {what}. " + ("Results: " + "; ".join(moved) if moved else "Results are equal")
 
     def as_dict(self) -> dict[str, Any]:

@@ -151,6 +151,14 @@ def test_other_groups(project: Project, first: umbel.Run) -> None:
     assert any("1 gone" in text for text in found.space)
 
 
+def test_a_group_that_lost_its_results(project: Project, first: umbel.Run) -> None:
+    project.write(data={**DATA, "CHL": ["not a number"]})
+    found = umbel.diff(first, project.run("second"))
+    assert found.summary.endswith(
+        "Results: fit: 0 better, 0 worse, 3 equal, 1 without a result now (country=CHL), failed trials 0 → 3"
+    )
+
+
 def test_as_data(project: Project, first: umbel.Run) -> None:
     found: Difference = umbel.diff(first, project.run("second"))
     assert json.loads(json.dumps(found.as_dict()))["summary"] == found.summary
