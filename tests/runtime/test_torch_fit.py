@@ -93,7 +93,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(problems())
 def test_each_trial_is_what_it_would_be_alone(problem: dict[str, Any]) -> None:
     def make(config: dict[str, Any]) -> nn.Module:
