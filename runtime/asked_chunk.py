@@ -107,11 +107,11 @@ class AskedChunk:
         study.put([trial for trial in known if trial.params is not None])
         return study
 
-    def tell(self, trial: int, values: Sequence[float] | None) -> None:
-        """What came of a trial, by its index in the sweep; None: it failed."""
+    def tell(self, trial: int, values: Sequence[float] | None, pruned_at: int | None = None) -> None:
+        """What came of a trial, by its index in the sweep; None: it failed. See `GroupStudy.tell`."""
         number = trial - self.first + self._start
         if self._study is not None and self.params[trial - self.first] is not None:
-            self._study.tell(number, values)
+            self._study.tell(number, values, pruned_at)
 
     # ---- columns -------------------------------------------------------------------------------------------
 

@@ -31,19 +31,22 @@ class StudyRecords:
         self._complete: set[int] = set()
 
     def add(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Take rows of the trials table into account; needs trial, status, params and the metric, if there is one."""
+        """Take rows of the trials table into account: trial, status, params, steps, and the metric if there is one."""
         names = rows.schema.names
         columns = [
             python_values(rows.column(name)) if name in names else [None] * rows.num_rows
-            for name in ("status", "params", self._column)
+            for name in ("status", "params", self._column, "steps")
         ]
-        for trial, status, params, value in zip(int_values(rows.column("trial")).tolist(), *columns, strict=True):
+        for trial, status, params, value, steps in zip(
+            int_values(rows.column("trial")).tolist(), *columns, strict=True
+        ):
             group, number = divmod(trial, self._trials)
             if group in self._complete:
                 continue
             values = (float(value),) if value is not None and status in SUCCEEDED else None
             known = self._groups.setdefault(group, {})
-            known[number] = KnownTrial(number, None if params is None else json.loads(params), values)
+            pruned_at = steps if status == "pruned" else None
+            known[number] = KnownTrial(number, None if params is None else json.loads(params), values, pruned_at)
             if len(known) == self._trials:
                 del self._groups[group]
                 self._complete.add(group)

@@ -177,7 +177,7 @@ class SweepLease(RunningLease):
             if tail:
                 outcome.output = tail.take()
             if tell is not None and not outcome.retry:
-                tell(index, self._values(outcome))
+                tell(index, self._values(outcome), outcome.steps if outcome.status == "pruned" else None)
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
         return index == chunk.stop

@@ -112,6 +112,8 @@ class KnownTrial:
     params: Mapping[str, Any] | None
     #: One value an objective; None: it failed.
     values: tuple[float, ...] | None
+    #: The step at which it was pruned; None: it was not.
+    pruned_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +186,22 @@ class GroupStudy:
         self._open[number] = trial
         return dict(trial.params), drawn_from
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """What came of a trial that was asked for; None, or a value that is no number: it failed."""
+    def tell(self, number: int, values: Sequence[float] | None, pruned_at: int | None = None) -> None:
+        """What came of a trial that was asked for.
+
+        Args:
+            number: of the trial.
+            values: None, or a value that is no number: it failed.
+            pruned_at: the step at which it had these values when it was pruned; None: it ran to its end.
+        """
         from optuna.trial import TrialState
 
         trial = self._open.pop(number)
         if values is None or any(math.isnan(value) for value in values):
             self._study.tell(trial, state=TrialState.FAIL)
+        elif pruned_at is not None and len(values) == 1:
+            trial.report(values[0], pruned_at)
+            self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, list(values))
 
@@ -207,7 +218,7 @@ class GroupStudy:
                 continue  # it runs elsewhere
             if held.params is not None and not _equal(params, held.params):
                 return False
-            self.tell(number, held.values)
+            self.tell(number, held.values, held.pruned_at)
         return True
 
     def put(self, known: Sequence[KnownTrial]) -> None:
@@ -215,7 +226,7 @@ class GroupStudy:
         for trial in sorted(known, key=lambda each: each.number):
             self._study.enqueue_trial(dict(trial.params or {}))
             self.ask(trial.number)
-            self.tell(trial.number, trial.values)
+            self.tell(trial.number, trial.values, trial.pruned_at)
 
 
 def config_of(

@@ -269,3 +269,31 @@ def test_what_does_not_fit_is_said_before_the_run(changed: dict[str, Any], messa
 def test_a_factory_that_makes_no_sampler(go: Go) -> None:
     run = go(a_sweep(2, ["A"], search=lambda group: 3))
     assert "did not return a sampler" in run.trials()["error"][0].as_py()
+
+
+def curve(config: dict[str, Any]) -> float:
+    value = 0.0
+    for step in range(1, 10):
+        value = loss(config) + 1 / step
+        umbel.report({"loss": value}, step=step)
+    return value
+
+
+def test_what_is_pruned_is_told_as_pruned_also_after_an_interruption(go: Go, tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+
+    def interrupted(config: dict[str, Any]) -> float:
+        with log.open("a") as file:
+            file.write(".")
+        if log.stat().st_size == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        return curve(config)
+
+    prune = umbel.Asha(reduction_factor=2, min_resource=1, max_resource=9)
+    whole = go(a_sweep(40, ["A"], fn=curve, prune=prune), "whole")
+    states = [trial.state.name for trial in whole.study("A").trials]
+    assert states.count("PRUNED") > 5
+    sweep = a_sweep(40, ["A"], fn=interrupted, prune=prune)
+    with pytest.raises(umbel.RunInterrupted):
+        go(sweep)
+    assert of(go(sweep), "A") == of(whole, "A")
