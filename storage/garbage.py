@@ -51,7 +51,8 @@ class GarbageItem:
 
     path: str
     size_bytes: int
-    #: "model or value", "pack of models", "code", "environment", "memo mark", "abandoned run", "leftover", "set aside".
+    #: "model or value", "pack of models", "code", "environment", "memo mark",
+    #: "mentions of a run that is gone", "abandoned run", "leftover", "set aside".
     kind: str
     modified: datetime | None
 
@@ -185,6 +186,9 @@ def _unneeded(
             mark = layout.parse_memo_mark(info.path)
             if mark is not None and mark[1] not in known:
                 yield info, "memo mark"
+        elif (mentions := layout.parse_mentions(info.path)) is not None:
+            if mentions[0] not in known:
+                yield info, "mentions of a run that is gone"
         elif info.path.startswith(f"{layout.RUNS}/") and _is_abandoned(objects, info.path.split("/")[1], known):
             yield info, "abandoned run"
     for info in objects.leftovers():

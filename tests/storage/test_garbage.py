@@ -12,7 +12,7 @@ from tests.storage.conftest import Write, trials_table, write_segment
 from umbel.storage.artifacts import REFRESH_AFTER, put_artifact, put_content
 from umbel.storage.codecs import encode
 from umbel.storage.garbage import GRACE, find_garbage, remove_garbage
-from umbel.storage.layout import artifact
+from umbel.storage.layout import artifact, mentions
 from umbel.storage.ownership import Ownership
 from umbel.storage.packs import pack_models
 from umbel.storage.store import Store, open_store
@@ -137,15 +137,18 @@ def test_what_writers_left(store: Store, record: dict[str, Any]) -> None:
     store.objects.create("notes.txt", b"mine")
     store.objects.create("memo/abc/20260102T030405000000~gdp~backtest", b"")
     store.objects.create("memo/abc/20260102T030405000000~gone~backtest", b"")
+    store.objects.create(mentions("gdp", "2026-01-02T03:04:05+00:00"), b"")
+    store.objects.create(mentions("gone", "2026-01-02T03:04:05+00:00"), b"")
     Ownership.acquire(store.objects, "never-begun").release("failed")
     age(store)
     found = find_garbage(store.objects)
-    assert found.by_kind().keys() == {"abandoned run", "leftover", "memo mark"}
-    assert len(found.items) == 3 + 1 + 2
+    assert found.by_kind().keys() == {"abandoned run", "leftover", "memo mark", "mentions of a run that is gone"}
+    assert len(found.items) == 3 + 1 + 2 + 1
     assert remove_garbage(store.objects, found).items == found.items
     assert find_garbage(store.objects).items == ()
     left = sorted(path.name for path in root.iterdir())
-    assert left == [".bashrc", "memo", "notes.txt", "runs", "umbel.json"]
+    assert left == [".bashrc", "memo", "mentions", "notes.txt", "runs", "umbel.json"]
+    assert len(store.objects.list("mentions", recursive=True)) == 1
     assert store.objects.list("memo", recursive=True) == ["memo/abc/20260102T030405000000~gdp~backtest"]
 
 
