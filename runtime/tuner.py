@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -22,7 +23,7 @@ from umbel.runtime.tuner_options import Options, read_options
 from umbel.runtime.tuner_results import ResultGrid
 from umbel.runtime.tuner_trainable import Trainable, read_trainable
 from umbel.runtime.tuner_trial import run_class, run_function
-from umbel.scheduler.errors import NotFoundError, RunStoppedError, UsageError
+from umbel.scheduler.errors import CodeError, NotFoundError, RunStoppedError, UsageError
 from umbel.scheduler.identity import group_key
 from umbel.storage import layout
 from umbel.storage.store import Store, open_store
@@ -65,6 +66,7 @@ class Tuner:
         self._trainable = read_trainable(trainable)
         self._options = read_options(param_space, tune_config, run_config)
         self._executor = executor
+        self._retry_failed = False
         self._sweep = _sweep_of(self._trainable, self._options)
 
     def fit(self) -> ResultGrid:
@@ -76,7 +78,7 @@ class Tuner:
         """
         options = self._options
         if options.name is None:
-            name = f"{self._sweep.name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+            name = f"{self._sweep.name}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
             self._options = options = replace(options, name=name)
         assert options.name is not None
         layout.check_name("run", options.name)
@@ -93,6 +95,7 @@ class Tuner:
                 workers=options.workers,
                 progress="quiet" if options.quiet else None,
                 deadline_s=options.deadline_s,
+                retry_failed=self._retry_failed,
             )
         except RunStoppedError:
             if not options.fail_fast:
@@ -114,7 +117,16 @@ class Tuner:
         return ResultGrid(open_store(options.store).run(options.name), self._sweep, options.metric, options.mode)
 
     @classmethod
-    def restore(cls, path: str | os.PathLike[str], trainable: Any, *, executor: str = "ray", **flags: Any) -> Tuner:
+    def restore(
+        cls,
+        path: str | os.PathLike[str],
+        trainable: Any,
+        resume_unfinished: bool = True,
+        resume_errored: bool = False,
+        *,
+        executor: str = "ray",
+        **flags: object,
+    ) -> Tuner:
         """A Tuner that goes on with an experiment: what has ended stays, what is missing runs, from checkpoints.
 
         What the experiment was told is read from its store by unpickling: restore from stores whose writers you trust.
@@ -122,30 +134,23 @@ class Tuner:
         Args:
             path: `ResultGrid.experiment_path`, or the storage path joined with the name.
             trainable: the same as before.
+            resume_unfinished: True, the only way there is.
+            resume_errored: whether failed trials are tried again, from their checkpoints if they have any.
             executor: as of the class.
-            flags: ``resume_unfinished=True``, the only way there is, may be said.
+            flags: others of Tune's, none of which is supported.
 
         Raises:
             NotFoundError: there is no experiment.
             UsageError: a flag is not supported.
         """
-        for flag, value in flags.items():
-            if value not in (None, False) and (flag, value) != ("resume_unfinished", True):
+        for flag, value in {"resume_unfinished": not resume_unfinished, **flags}.items():
+            if value:
                 raise UsageError(
                     f"Tuner.restore({flag}=…) is not supported by umbel.Tuner",
-                    got=f"{flag}={value!r}",
-                    expected="a path and a trainable",
-                    hint="failed trials are tried again by failure_config=FailureConfig(max_failures=…)"
-                    if "errored" in flag
-                    else None,
+                    got=f"{flag}={value!r}" if flag in flags else "resume_unfinished=False",
+                    expected="a path, a trainable, and resume_errored=True if need be",
+                    hint="what is missing runs, from checkpoints if there are any; Tuner.get_results() runs nothing",
                 )
-        if flags.get("resume_unfinished") is False:
-            raise UsageError(
-                "Tuner.restore(resume_unfinished=False) is not supported by umbel.Tuner",
-                got="resume_unfinished=False",
-                expected="trials that are missing to run",
-                hint="umbel.open_store(…).run(name) reads a run without going on with it",
-            )
         found = _find(path)
         if found is None:
             raise NotFoundError(
@@ -159,6 +164,7 @@ class Tuner:
         told = cloudpickle.loads(store.objects.read(layout.tuner(name)))
         tuner._options = replace(told["options"], store=store.url)
         tuner._executor = executor
+        tuner._retry_failed = resume_errored
         tuner._sweep = _sweep_of(replace(tuner._trainable, name=told["sweep"]), tuner._options)
         return tuner
 
@@ -172,13 +178,21 @@ class Tuner:
         place = layout.tuner(name)
         if store.objects.exists(place):
             store.objects.delete(place)  # its run never began
-        store.objects.create(place, cloudpickle.dumps({"options": self._options, "sweep": self._sweep.name}))
+        try:
+            told = cloudpickle.dumps({"options": self._options, "sweep": self._sweep.name})
+        except Exception as error:  # pickling runs the code of whatever is captured
+            raise CodeError(
+                "what this Tuner was told can't be kept for Tuner.restore: it can't be pickled",
+                got=f"{type(error).__name__}: {error}",
+                expected="stop conditions, samplers and values in param_space that can be pickled",
+            ) from error
+        store.objects.create(place, told)
 
 
 def _find(path: str | os.PathLike[str]) -> tuple[Store, str] | None:
     """The store of an experiment, and its name there."""
     folder, _, name = os.fspath(path).rstrip("/").rpartition("/")
-    for place in (folder.removesuffix(f"/{layout.RUNS}"), folder or "."):
+    for place in dict.fromkeys((folder.removesuffix(f"/{layout.RUNS}") or ".", folder or ".")):
         store = open_store(place)
         found = layout.is_name(name) and store.load_record(name) is not None
         if found and store.objects.exists(layout.tuner(name)):

@@ -25,7 +25,15 @@ HISTORY_LIMIT = 1000
 #: What is filled in and says nothing about the trial that its row does not say already.
 _FILLED_IN = frozenset(
     {
-        *("done", "timestamp", "time_this_iter_s", "time_since_restore", "iterations_since_restore", "pid"),
+        *(
+            "done",
+            "timestamp",
+            "time_this_iter_s",
+            "time_total_s",
+            "time_since_restore",
+            "iterations_since_restore",
+            "pid",
+        ),
     }
 )
 
@@ -54,7 +62,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def columns_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a report that get columns in the trials table: its own, the iteration and the time."""
+    """The metrics of a report that get columns in the trials table: its own, and the iteration."""
     return {name: value for name, value in numbers_of(result).items() if name not in _FILLED_IN}
 
 

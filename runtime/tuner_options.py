@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from umbel.runtime.run import default_store
@@ -65,6 +66,13 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
     Raises:
         UsageError: something in it is not supported, or wrong; it is named.
     """
+    for name, config, marks in (
+        ("tune_config", tune_config, "num_samples"),
+        ("run_config", run_config, "storage_path"),
+    ):
+        if config is not None and not hasattr(config, marks):
+            kind = "tune.TuneConfig" if name == "tune_config" else "tune.RunConfig"
+            raise UsageError(f"{name} is not a {kind}", got=config, expected=f"a {kind}")
     _refuse(
         tune_config,
         "TuneConfig",
@@ -96,7 +104,7 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
     seconds = [_seconds(each) for each in (budget, timeout_s) if each is not None]
     retries, fail_fast = _failures(_get(run_config, "failure_config"))
     frequency, at_end = _checkpoints(_get(run_config, "checkpoint_config"))
-    store, name = _place(run_config)
+    store = _store(run_config)
     verbose = _get(run_config, "verbose")
     return Options(
         space=space,
@@ -114,7 +122,7 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
         checkpoint_frequency=frequency,
         checkpoint_at_end=at_end,
         store=store,
-        name=name,
+        name=_get(run_config, "name"),
         quiet=verbose is not None and getattr(verbose, "value", verbose) == 0,
     )
 
@@ -122,6 +130,11 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
 def _get(config: Any, name: str, default: Any = None) -> Any:
     found = getattr(config, name, default)
     return default if found is None else found
+
+
+def _check_kind(argument: str, kind: str, config: object, attribute: str) -> None:
+    if config is not None and not hasattr(config, attribute):
+        raise UsageError(f"{argument} is not a tune.{kind}", got=config, expected=f"a tune.{kind}")
 
 
 def _kinds(value: object) -> set[str]:
@@ -357,8 +370,8 @@ def _checkpoints(config: Any) -> tuple[int, bool]:
     return int(_get(config, "checkpoint_frequency", 0)), bool(_get(config, "checkpoint_at_end", False))
 
 
-def _place(config: Any) -> tuple[str, str | None]:
-    """The store, and the run's name."""
+def _store(config: Any) -> str:
+    """The store, once it is sure that the rest of a RunConfig is supported."""
     _refuse(
         config,
         "RunConfig",
@@ -373,7 +386,10 @@ def _place(config: Any) -> tuple[str, str | None]:
             "RunConfig(sync_config=…)", sync, "it left out", "the store is written by workers themselves"
         )
     path = _get(config, "storage_path")
-    return (default_store() if path is None or _is_default(path) else str(path)), _get(config, "name")
+    if path is None or _is_default(path):
+        return default_store()
+    text = str(path)
+    return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 def _is_default(path: object) -> bool:

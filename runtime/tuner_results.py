@@ -146,8 +146,10 @@ class TrialResult:
 
     def score(self, metric: str, scope: str, mode: str) -> float | None:
         """What it is compared by; None: it never reported the metric."""
-        if scope == "last" or self._history is None:
-            value = self._row.get(metric_column(metric))
+        value = self._row.get(metric_column(metric))
+        if scope == "last" and value is not None:
+            return float(value)  # without reading its reports
+        if self._history is None:
             return None if value is None else float(value)
         course: Course | None = self._history.courses.get(metric)
         return None if course is None else course.score(scope, mode)

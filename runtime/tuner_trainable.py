@@ -70,7 +70,7 @@ def _name(body: Any) -> str:
     while isinstance(body, functools.partial):
         body = body.func
     name = getattr(body, "__name__", None) or type(body).__name__
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "lambda" if name == "<lambda>" else name).strip(".-")[:80] or "trainable"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "lambda" if name == "<lambda>" else name).strip(".-")[:60] or "trainable"
 
 
 def _signature(body: Any) -> str:

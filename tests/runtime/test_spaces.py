@@ -23,6 +23,7 @@ from ray.tune.search.variant_generator import generate_variants
 from tests.scheduler.sample_spaces import FLAT, NESTED
 from umbel.runtime import spaces
 from umbel.runtime.spaces import to_space, tune_space
+from umbel.runtime.values import value_digest
 from umbel.scheduler.domains import Choice, Constant, Domain, Grid
 from umbel.scheduler.errors import SpaceError
 from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
@@ -132,6 +133,23 @@ class TestTune:
         again = pickle.loads(cloudpickle.dumps(source)).batch("{}", 20, 30)
         assert again.configs() == configs[20:30]
         assert again.columns["half"].dtype == float
+
+    def test_generators_that_sample_from_brings_along_are_seeded(self) -> None:
+        own, legacy = np.random.default_rng(), np.random.RandomState()
+        functions: list[Any] = [random.random, lambda: own.random() + legacy.rand()]
+        for function in functions:
+            source = TrialSource(to_space({"x": tune.sample_from(function)}), "random", 0, "s", 5)
+            state, digest = own.bit_generator.state, source.space.describe(value_digest)
+            values = [config["x"] for config in source.batch("{}", 0, 5).configs()]
+            assert own.bit_generator.state == state
+            assert len(set(values)) == 5
+            own.random()
+            legacy.rand()
+            random.random()
+            assert source.space.describe(value_digest) == digest
+            elsewhere = pickle.loads(cloudpickle.dumps(source))
+            for i in (3, 1):
+                assert elsewhere.batch("{}", i, i + 1).configs() == [{"x": values[i]}]
 
     def test_sample_from_in_a_circle_or_raising(self) -> None:
         circle = {"a": tune.sample_from(lambda spec: spec.config.b), "b": tune.sample_from(lambda spec: spec.config.a)}

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ class TestFunctions:
         assert all(result.metrics["x"] == result.config["a"] * 2 for result in grid)
         assert len({result.config["r"] for result in grid}) == 6
         assert grid[0].config["layers"] == [1, 2]
+        assert umbel.replay(grid.run, 3).same
         assert umbel.open_store(str(tmp_path)).run("exp").trials()["config_nested_b"].type == "int64"
 
     def test_the_session_is_there_if_tune_is_imported_late(self, tmp_path: Path) -> None:
@@ -356,9 +358,31 @@ class TestStops:
             Tuner.restore(tmp_path / "none", curve)
         with pytest.raises(NotFoundError, match="has not run yet"):
             Tuner(curve).get_results()
-        for flag in ({"resume_errored": True}, {"restart_errored": True}, {"resume_unfinished": False}):
-            with pytest.raises(UsageError, match="not supported"):
-                Tuner.restore(tmp_path, curve, **flag)  # type: ignore[arg-type]
+        for flag in ({"restart_errored": True}, {"param_space": {"a": 1}}, {"resume_unfinished": False}):
+            with pytest.raises(UsageError, match=f"{next(iter(flag))}=…"):
+                Tuner.restore(tmp_path, curve, **flag)
+
+    def test_restore_tries_failed_trials_again(self, tmp_path: Path) -> None:
+        marker = tmp_path / "mended"
+
+        def train(config: dict[str, Any]) -> None:
+            checkpoint = tune.get_checkpoint()
+            first = 0 if checkpoint is None else int(Path(checkpoint.path, "i").read_text())
+            for i in range(first, 4):
+                if i == 2 and config["a"] == 1 and not marker.exists():
+                    raise OSError("broken")
+                folder = tmp_path / f"work-{i}"
+                folder.mkdir(exist_ok=True)
+                (folder / "i").write_text(str(i + 1))
+                tune.report({"i": i, "first": first}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+        grid = fit(train, {"a": tune.grid_search([0, 1])}, tmp_path)
+        assert (grid.num_errors, grid[1].metrics["i"]) == (1, 1)
+        assert grid[1].checkpoint is not None
+        assert Tuner.restore(tmp_path / "exp", train, executor="inline").fit().num_errors == 1
+        marker.touch()
+        grid = Tuner.restore(tmp_path / "exp", train, resume_errored=True, executor="inline").fit()
+        assert (grid.num_errors, grid[1].metrics["i"], grid[1].metrics["first"]) == (0, 3, 2)
 
 
 class TestSchedulers:
@@ -498,6 +522,17 @@ class TestRefusals:
 
         with pytest.raises(UsageError, match="search_alg=HyperOptSearch"):
             _options(tune.TuneConfig(search_alg=HyperOptSearch()))
+
+    def test_configs_that_are_none(self) -> None:
+        with pytest.raises(UsageError, match=r"tune_config is not a tune\.TuneConfig"):
+            Tuner(curve, tune_config={"num_samples": 3})
+        with pytest.raises(UsageError, match=r"run_config is not a tune\.RunConfig"):
+            Tuner(curve, run_config=tune.TuneConfig())
+
+    def test_what_cannot_be_kept(self, tmp_path: Path) -> None:
+        lock = threading.Lock()
+        with pytest.raises(umbel.CodeError, match="can't be kept"):
+            fit(curve, {"a": 1}, tmp_path, stop=lambda trial_id, result: lock.locked())
 
     def test_two_spaces(self) -> None:
         searched = tune.TuneConfig(search_alg=OptunaSearch(lambda trial: None, metric="m", mode="min"))

@@ -57,7 +57,10 @@ def both(tmp_path: Path) -> Both:
             place = tmp_path / tuner.__module__.partition(".")[0]
             config = tune.RunConfig(name="same", storage_path=str(place), verbose=0, **run_config)
             made = trainable(place) if getattr(trainable, "needs_place", False) else trainable
-            found.append(tuner(made, param_space=space, tune_config=tune.TuneConfig(**make()), run_config=config).fit())
+            # Processes take seconds to start: there is one, and functions share it.
+            options = {"reuse_actors": not isinstance(trainable, type), "max_concurrent_trials": 1, **make()}
+            tuned = tuner(made, param_space=space, tune_config=tune.TuneConfig(**options), run_config=config)
+            found.append(tuned.fit())
         return found[0], found[1]
 
     return run
