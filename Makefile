@@ -16,7 +16,7 @@ demo-s3: $(VENV)/.dev   ## The same on object storage: starts a real S3 server f
 	$(BIN)/python -m tests.demo_s3
 
 test: $(VENV)/.dev    ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20
 
 test-fast: $(VENV)/.dev   ## Run the tests that start no process (seconds)
 	$(BIN)/python -m pytest -m "not ray"

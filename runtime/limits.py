@@ -53,13 +53,17 @@ class Limits:
         """True if more elements failed than may."""
         return self.max_failures is not None and failures > self.max_failures
 
+    def trials_used_up(self, trials: int) -> bool:
+        """True if as many trials have ended as may."""
+        return self.trials is not None and trials >= self.trials
+
     def reached(self, *, failures: int, elapsed_s: float, trials: int, core_seconds: float) -> str | None:
         """Which limit is reached, in words; None: none."""
         if self.failures_exceeded(failures):
             return f"{failures:,} failures are more than max_failures={self.max_failures:,} allows"
         if self.deadline_s is not None and elapsed_s >= self.deadline_s:
             return f"the deadline of {self.deadline_s:g} s has passed"
-        if self.trials is not None and trials >= self.trials:
+        if self.trials is not None and self.trials_used_up(trials):
             return f"the budget of {self.trials:,.0f} trials is used up"
         if self.core_seconds is not None and core_seconds >= self.core_seconds:
             return f"the budget of {self.core_seconds:,.0f} core-seconds is used up"

@@ -27,10 +27,10 @@ from umbel.runtime.recorded_modules import recorded_modules
 from umbel.runtime.recording import load_function, load_program
 from umbel.runtime.results import Result
 from umbel.runtime.sequences import item
-from umbel.runtime.values import ValueHandle, item_digest, value_digest
+from umbel.runtime.values import INLINE_LIMIT_BYTES, ValueHandle, item_digest, value_digest
 from umbel.runtime.why_failed import read_error
 from umbel.scheduler.adaptive import config_of
-from umbel.scheduler.errors import NotFoundError, UmbelError
+from umbel.scheduler.errors import NotFoundError, RunInterrupted, UmbelError
 from umbel.scheduler.identity import group_key, trial_keys
 from umbel.scheduler.pruning import Mark
 from umbel.storage.artifacts import get_artifact
@@ -230,7 +230,7 @@ def _data(run: Run, sweep: str, stored: Mapping[str, Any], group: int) -> tuple[
     argument = next(argument for argument in entry["arguments"] if argument["kind"] != "axis")
     node, kind = str(argument["node"]), argument["kind"]
     element = group // int(argument.get("repeat", 1)) if kind == "each" else 0
-    found = run.elements(node, ["digest", "length"])
+    found = run.elements(node, ["digest", "length", "size"])
     row = next((row for row in python_rows(found) if row["element"] == element), None)
     if row is None or row["digest"] is None:
         raise NotFoundError(f"the data of group {group} of sweep {sweep!r} failed or are not there", got=node)
@@ -238,7 +238,10 @@ def _data(run: Run, sweep: str, stored: Mapping[str, Any], group: int) -> tuple[
     if kind != "item":
         return value, row["digest"]
     place = group // int(argument.get("repeat", 1)) % int(row["length"])
-    return item(value, place), item_digest(ValueHandle(row["digest"], "", 0, None), place)
+    one = item(value, place)
+    if row["size"] <= INLINE_LIMIT_BYTES:  # as `item_digest` has it
+        return one, value_digest(one)
+    return one, item_digest(ValueHandle(row["digest"], "", 0, None), place)
 
 
 def _call(
@@ -255,7 +258,10 @@ def _call(
     model: object = None
     try:
         if debug and not stop_at_error:
-            returned = pdb.runcall(function, config, *arguments)
+            debugger = pdb.Pdb()
+            returned = debugger.runcall(function, config, *arguments)
+            if debugger.quitting:
+                raise RunInterrupted("the debugger was left before the trial had ended")
         else:
             returned = function(config, *arguments)
         if isinstance(returned, Result):
@@ -264,6 +270,8 @@ def _call(
         if returned is not None or not metrics:
             metrics.update(named_metrics(returned, context.metric))
         check_has(metrics, context.metric)
+    except RunInterrupted:
+        raise
     except BaseException as error:
         if context.pruned:
             return "pruned", dict(context.reported), None, None

@@ -218,9 +218,8 @@ def _carry_out(
     writer.close()
     if session.stopped_by_failures or ((session.interrupted or session.stop_reason) and not session.finished):
         ended = "interrupted" if session.stop_reason is None else f"stopped, because {session.stop_reason}"
-        text = (
-            f"{ended}: {format_count(session.done)} of {format_count(session.total)} are done and durable; "
-            "run the same command again to go on"
+        text = f"{ended}: {format_count(session.done)} of {format_count(session.total)} are done and durable; " + (
+            "a higher limit goes on" if session.needs_higher_limit else "run the same command again to go on"
         )
         shown.finish(text)
         if session.stop_reason is None:

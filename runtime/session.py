@@ -214,14 +214,22 @@ class Session:
         if self.stop_reason is None:
             self.stop_reason, self.stopped_by_failures = reason, by_failures
 
+    @property
+    def needs_higher_limit(self) -> bool:
+        """True if running again would stop at once: failures and a budget of trials are counted over all sittings."""
+        return self.stopped_by_failures or self._limits.trials_used_up(self._trials)
+
+    @property
+    def _trials(self) -> int:
+        return sum(len(self.engine.nodes[node].done) for node in self._sweeps)
+
     def check_limits(self) -> None:
         """Stop if a limit of the run is reached."""
         now = time.monotonic()
-        trials = sum(len(self.engine.nodes[node].done) for node in self._sweeps)
         reason = self._limits.reached(
             failures=self.ledger.own_failures,
             elapsed_s=now - self._started,
-            trials=trials,
+            trials=self._trials,
             core_seconds=self._core_seconds,
         )
         if reason is not None:

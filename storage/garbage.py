@@ -22,11 +22,12 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from umbel.scheduler.errors import NotFoundError
+from umbel.scheduler.errors import NotFoundError, StoreError
 from umbel.storage import layout
 from umbel.storage.artifacts import REFRESH_AFTER
 from umbel.storage.objects import ObjectInfo, ObjectStore
 from umbel.storage.ownership import owner_status
+from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import decode_segment
 
 __all__ = ["GRACE", "Garbage", "GarbageItem", "find_garbage", "remove_garbage"]
@@ -234,7 +235,7 @@ def _named_by(objects: ObjectStore, path: str) -> set[bytes] | ValueError:
     """The digests that an object names; an error: that can't be known."""
     try:
         if path.endswith(".json"):
-            return _in_json(objects.read(path), path)
+            return _in_json(objects, path)
         if layout.segment_number(path) is not None and "/output/" not in path:
             return _in_segment(objects.read(path))
     except NotFoundError:
@@ -244,9 +245,14 @@ def _named_by(objects: ObjectStore, path: str) -> set[bytes] | ValueError:
     return set()
 
 
-def _in_json(data: bytes, path: str) -> set[bytes]:
-    if path.endswith("/run.json") and not data.rstrip().endswith(b"}"):
-        raise ValueError("cut short")
+def _in_json(objects: ObjectStore, path: str) -> set[bytes]:
+    data = objects.read(path)
+    folder, _, name = path.rpartition("/")
+    if name == "run.json":
+        try:
+            read_run_record(objects, folder.rpartition("/")[2])
+        except StoreError as error:  # what a damaged record named is not known
+            raise ValueError(error.what) from error
     return set(_DIGEST.findall(data))
 
 

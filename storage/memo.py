@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from umbel.scheduler.errors import NotFoundError, StoreConflictError
+from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError
 from umbel.storage import layout
 from umbel.storage.columns import contains, int_values, integers, python_values, strings
-from umbel.storage.documents import read_document
 from umbel.storage.objects import ObjectStore
+from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import SegmentDamagedError, decode_segment, plain, unify
 from umbel.storage.segments import scan_segments
 from umbel.storage.trial_rows import metric_column
@@ -151,7 +151,10 @@ class Memo:
         )
 
     def _kept_enough(self, run_id: str, sweep: str) -> bool:
-        record = read_document(self._objects, layout.record(run_id)) or {}
+        try:
+            record = read_run_record(self._objects, run_id) or {}
+        except StoreCorruptError:
+            return False  # whoever asks for that run is told; here it only can't be used
         for node in (record.get("graph") or {}).get("nodes") or ():
             if node.get("name") == sweep and node.get("sweep"):
                 kept = node["sweep"].get("keep", "best")

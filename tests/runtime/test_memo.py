@@ -212,3 +212,11 @@ def test_models_that_were_not_kept_are_made(go: Go) -> None:
     assert all(row["model"] for row in best.best().to_pylist())
     go(a_sweep(keep="none"), "again")
     assert not CALLS
+
+
+def test_a_damaged_record_of_an_earlier_run_is_passed_over(go: Go, tmp_path: Path) -> None:
+    go(a_sweep(), "first")
+    go(a_sweep(trials=2), "second")
+    (tmp_path / "runs/second/run.json").write_text("not json {")
+    assert go(a_sweep(), "third").trials().num_rows == 10
+    assert not CALLS

@@ -237,7 +237,7 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         made = python(project, "job.py", str(folder / "store"))
     else:
         command = "from umbel.runtime.cli import main; main()"
-        arguments = ("run", "job.py:both", "--store", str(folder / "store"), "--executor", "inline")
+        arguments = ("run", "job.py:both", "--name", "job", "--store", str(folder / "store"), "--executor", "inline")
         (project / "job.py").write_text(JOB + "\nboth = [graph(), imported]\n")
         made = python(project, "-c", command, *arguments)
     assert made.returncode == 0, made.stderr

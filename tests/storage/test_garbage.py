@@ -174,3 +174,14 @@ def test_no_content_goes_while_something_can_not_be_read(store: Store, write_tri
     found = find_garbage(store.objects)
     assert found.items == ()
     assert len(found.unreadable) == 1
+
+
+def test_a_damaged_record_that_is_json_protects_all_content(store: Store, record: dict[str, Any]) -> None:
+    store.create_run(record)
+    store.objects.create(f"code/{'a' * 64}.zip", b"zip")
+    path = Path(store.url) / "runs" / record["id"] / "run.json"
+    path.write_text('{"a": 1}')
+    age(store)
+    found = find_garbage(store.objects)
+    assert not any(item.kind == "code" for item in found.items)
+    assert any("run.json" in text for text in found.unreadable)
