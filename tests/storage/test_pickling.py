@@ -107,8 +107,8 @@ class Hostile(dict[str, object]):
         (Tagged(lock), "attribute 'tag'"),
         (MappingProxyType({"x": lock}), "item 'x'"),
         ({1, lock}, "item"),
-        (functools.partial(print, lock), "argument 1"),
-        (functools.partial(print, key=lock), "argument 'key'"),
+        (functools.partial(max, lock), "argument 1"),
+        (functools.partial(max, key=lock), "argument 'key'"),
         (Connection().__init__, "instance, attribute 'handle'"),  # type: ignore[misc]
     ],
 )
