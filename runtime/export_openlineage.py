@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["client", "events"]
 
 #: What made the events, as the standard wants it: a URI.
-PRODUCER = "https://pypi.org/project/umbel"
+PRODUCER = "urn:umbel"
 
 #: OpenLineage's transports that bring events to nobody: into a log that is not shown, or away.
 _NOWHERE = ("console", "noop")
