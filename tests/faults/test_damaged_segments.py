@@ -76,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("UMBEL_TEST_STORE", str(folder))
         patch.setenv("UMBEL_TEST_HALT", "yes")
         assert run().status == "done"
-    assert len(segments(folder, "trials/search")) == 3
+    assert len(segments(folder, "trials/search")) >= 3  # more where the machine is slow: what waits long is written
     for log in folder.glob("*.log"):
         log.unlink()
     return folder
@@ -151,10 +151,14 @@ def test_damaged_values(copied: Path) -> None:
 
 def test_all_segments_damaged_again_and_again(copied: Path) -> None:
     before = umbel.open_store(str(copied)).run("work").trials()
+    damaged: list[str] = []
     for times in (1, 2):
         for path in segments(copied, "trials/search"):
             path.write_bytes(b"")
+            damaged.append(path.name)
         assert same_but_where_and_when(run().trials(), before)
         assert len(noted("trial")) == times * TRIALS
-    names = sorted(path.name for path in (copied / "runs" / "work" / "trials" / "search").iterdir())
-    assert names == [f"{n:08}.parquet{'.corrupt' if n < 4 else ''}" for n in range(5)]
+    written = [path.name for path in segments(copied, "trials/search")]
+    assert damaged + written == [f"{n:08}.parquet" for n in range(len(damaged) + len(written))]
+    aside = (copied / "runs" / "work" / "trials" / "search").glob("*.corrupt")
+    assert sorted(path.name for path in aside) == [f"{name}.corrupt" for name in damaged]
