@@ -69,7 +69,7 @@ def test_the_pure_core_loads_no_ray_and_no_store() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom umbel.runtime.cli import main\nsys.argv = ['umbel', '--help']\n"
+        "import sys\nfrom umbel.cluster.cli import main\nsys.argv = ['umbel', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass"
     )
     assert not loaded_by(code) & {"ray", "pyarrow", "numpy", "optuna", "pandas"}
