@@ -89,7 +89,7 @@ def best(
     as_json: JsonOption = False,
     limit: LimitOption = 20,
 ) -> None:
-    """Show the best trial of each group."""
+    """Show the best trial of each group; with several metrics, its Pareto set."""
     from umbel.runtime.cli_views import print_best
 
     found = open_for_command(store).run(name)

@@ -51,8 +51,9 @@ def run_facts(found: Run) -> dict[str, Any]:
 
 
 def print_best(found: Run, sweep: str | None, limit: int) -> None:
-    """The best trial of each group: its groups, metrics and config."""
+    """The best trial of each group, or its Pareto set: its groups, metrics and config."""
     from umbel.runtime.tables import print_rows
+    from umbel.scheduler.pareto import in_words
     from umbel.storage.columns import python_rows
 
     rows = python_rows(found.best(sweep))
@@ -60,6 +61,8 @@ def print_best(found: Run, sweep: str | None, limit: int) -> None:
         typer.echo("no trial has succeeded")
         return
     metrics = [name for name in rows[0] if name.startswith("metric_")]
+    judged_by = found.graph.sweep(sweep).objectives
+    what = "best trial" if len(judged_by) == 1 else f"Pareto set by {in_words(judged_by)}"
     shown = [
         {
             **{name: row[name] for name in found.graph.sweep(sweep).group_names},
@@ -69,7 +72,7 @@ def print_best(found: Run, sweep: str | None, limit: int) -> None:
         }
         for row in rows
     ]
-    print_rows(shown, list(shown[0]), title=f"best trial of each group, sweep {rows[0]['sweep']!r}", limit=limit)
+    print_rows(shown, list(shown[0]), title=f"{what} of each group, sweep {rows[0]['sweep']!r}", limit=limit)
 
 
 def _config_text(row: dict[str, Any]) -> str:

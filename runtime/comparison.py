@@ -6,29 +6,25 @@ reads what both runs have recorded, and the values of a few elements that change
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
-from statistics import median
 from typing import Any
 
 from umbel.runtime.code_changes import CodeChange, code_changes
 from umbel.runtime.recorded_modules import recorded_modules
+from umbel.runtime.result_changes import GroupChange, SweepChange, label, result_changes, some
 from umbel.runtime.resume import graph_differences
-from umbel.runtime.statistics import sign_test
 from umbel.runtime.value_changes import describe_change, distance
 from umbel.scheduler.errors import UmbelError
-from umbel.storage.columns import int_values, python_rows
+from umbel.storage.columns import int_values
 from umbel.storage.run import Run
-from umbel.storage.trial_rows import metric_column
 
 __all__ = ["DataChange", "Difference", "GroupChange", "SweepChange", "diff", "environment_changes"]
 
 #: Elements of a node whose values are compared, and of these, the farthest apart, are described.
 COMPARED_LIMIT, VALUES_LIMIT = 50, 3
-#: Lines of a function's diff, and groups of a sweep, that the text shows.
-LINES_LIMIT, GROUPS_LIMIT = 60, 10
+#: Lines of a function's diff that the text shows.
+LINES_LIMIT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +39,6 @@ class DataChange:
     groups: tuple[str, ...]
     #: What differs in the first few, a line each.
     details: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupChange:
-    """A group's best metric in both runs."""
-
-    group: Mapping[str, Any]
-    before: float
-    after: float
-    #: "better", "worse" or "equal", as the sweep's mode has it.
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class SweepChange:
-    """What came of a sweep in both runs."""
-
-    sweep: str
-    metric: str
-    groups: tuple[GroupChange, ...]
-    better: int
-    worse: int
-    equal: int
-    #: Of the exact two-sided sign test over the groups that differ: could it be chance?
-    p_value: float
-    #: Median of the changes of groups that differ, after less before; None: none does.
-    median_change: float | None
-    #: Trials that ended, and that failed, before and after.
-    trials: tuple[int, int]
-    failed: tuple[int, int]
-    #: Groups with a best trial in one run only.
-    only_before: tuple[str, ...] = ()
-    only_after: tuple[str, ...] = ()
-
-    @property
-    def differs(self) -> bool:
-        """Whether a group's best differs or is there in one run only, or other numbers of trials failed."""
-        return bool(
-            self.better or self.worse or self.only_before or self.only_after or self.failed[0] != self.failed[1]
-        )
-
-    @property
-    def summary(self) -> str:
-        """What differs, in a line."""
-        parts = [f"{self.better} better, {self.worse} worse, {self.equal} equal"]
-        if self.only_before:
-            parts.append(f"{len(self.only_before)} without a result now ({_some(list(self.only_before))})")
-        if self.only_after:
-            parts.append(f"{len(self.only_after)} with a result now only ({_some(list(self.only_after))})")
-        if self.failed[0] != self.failed[1]:
-            parts.append(f"failed trials {self.failed[0]:,} → {self.failed[1]:,}")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +65,13 @@ class Difference:
         """One line that names what differs."""
         parts = []
         if self.code:
-            parts.append(f"code ({_some([change.name.rpartition('.')[2] for change in self.code])})")
+            parts.append(f"code ({some([change.name.rpartition('.')[2] for change in self.code])})")
         for change in self.data:
-            which = _some(list(change.groups)) if change.groups else f"{len(change.elements)} of {change.size}"
+            which = some(list(change.groups)) if change.groups else f"{len(change.elements)} of {change.size}"
             parts.append(f"data of {change.node} ({which})" if change.size > 1 else f"data of {change.node}")
         parts += ["space"] if self.space else []
         parts += ["arguments"] if self.arguments else []
-        parts += [f"environment ({_some(list(self.environment))})"] if self.environment else []
+        parts += [f"environment ({some(list(self.environment))})"] if self.environment else []
         what = "; ".join(parts) or "nothing in code, data, space, arguments or environment"
         moved = [f"{each.sweep}: {each.summary}" for each in self.results if each.differs]
         return f"differs: {what}. " + ("Results: " + "; ".join(moved) if moved else "Results are equal")
@@ -143,7 +87,7 @@ class Difference:
             lines += ["", f"code: {change.name} {change.how}", *_head(change.diff.splitlines(), LINES_LIMIT)]
         for data in self.data:
             which = f"{len(data.elements):,} of {data.size:,} elements"
-            groups = f": {_some(list(data.groups), 8)}" if data.groups else ""
+            groups = f": {some(list(data.groups), 8)}" if data.groups else ""
             lines += ["", f"data: {data.node}, {which}{groups}", *(f"  {line}" for line in data.details)]
         if self.follows:
             lines += ["", "values that follow from that:", *(f"  {text}" for text in self.follows)]
@@ -151,7 +95,7 @@ class Difference:
             found = getattr(self, title)
             lines += ["", f"{title}:", *(f"  {line}" for line in found)] if found else []
         for sweep in self.results:
-            lines += ["", *_sweep_lines(sweep)]
+            lines += ["", *sweep.lines()]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -195,7 +139,7 @@ def diff(before: Run, after: Run) -> Difference:
         tuple(arguments),
         tuple(commands) if commands[0] != commands[1] else (),
         tuple(_environment(before, after)),
-        tuple(_results(before, after)),
+        tuple(result_changes(before, after)),
     )
 
 
@@ -238,7 +182,7 @@ def _data_changes(
             origins.append(_data_change(before, after, name, sorted(own), len(right)))
         if not own or entry["kind"] in ("best", "top"):
             groups = _group_names(after, name, sorted(differ))
-            which = f"{len(differ):,} of {len(right):,}" + (f": {_some(groups)}" if groups else "")
+            which = f"{len(differ):,} of {len(right):,}" + (f": {some(groups)}" if groups else "")
             follows.append(f"{name} ({which})" if len(right) > 1 else name)
     return origins, follows
 
@@ -289,7 +233,7 @@ def _group_names(run: Run, name: str, elements: Sequence[int]) -> list[str]:
         if entry.get("sweep") and feeds:
             sweep = run.graph.node(entry["name"]).sweep
             if sweep is not None and sweep.group_names and max(elements) < len(sweep.groups):
-                return [_label(dict(zip(sweep.group_names, sweep.groups[e], strict=True))) for e in elements]
+                return [label(dict(zip(sweep.group_names, sweep.groups[e], strict=True))) for e in elements]
     return []
 
 
@@ -320,87 +264,8 @@ def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     ]
 
 
-# ---- results ---------------------------------------------------------------------------------------------------
-
-
-def _results(before: Run, after: Run) -> list[SweepChange]:
-    found = []
-    for name in after.sweeps:
-        if name not in before.sweeps:
-            continue
-        old, new = before.graph.sweep(name), after.graph.sweep(name)
-        if (old.metric, old.mode) == (new.metric, new.mode):
-            found.append(_sweep_change(before, after, name, new.metric, new.mode))
-    return found
-
-
-def _sweep_change(before: Run, after: Run, name: str, metric: str, mode: str) -> SweepChange:
-    left, right = _best_by_group(before, name), _best_by_group(after, name)
-    groups = []
-    for label, (group, new) in right.items():
-        if label in left:
-            old = left[label][1]
-            verdict = "equal" if new == old else "better" if (new < old) == (mode == "min") else "worse"
-            groups.append(GroupChange(group, old, new, verdict))
-    counts = {verdict: sum(each.verdict == verdict for each in groups) for verdict in ("better", "worse", "equal")}
-    moved = [each.after - each.before for each in groups if each.verdict != "equal"]
-    ended = [run.elements(name, ["status"])["status"].to_pylist() for run in (before, after)]
-    return SweepChange(
-        name,
-        metric,
-        tuple(groups),
-        counts["better"],
-        counts["worse"],
-        counts["equal"],
-        sign_test(counts["better"], counts["worse"]),
-        median(moved) if moved and all(map(isfinite, moved)) else None,
-        (len(ended[0]), len(ended[1])),
-        (_failed(ended[0]), _failed(ended[1])),
-        tuple(label for label in left if label not in right),
-        tuple(label for label in right if label not in left),
-    )
-
-
-def _failed(statuses: Sequence[str]) -> int:
-    return sum(status not in ("ok", "pruned") for status in statuses)
-
-
-# ---- words -----------------------------------------------------------------------------------------------------
-
-
-def _label(group: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in group.items()) or "(all)"
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+# ---- words ----------------------------------------------------------------------------------------------------
 
 
 def _head(lines: list[str], limit: int) -> list[str]:
     return lines if len(lines) <= limit else [*lines[:limit], f"… and {len(lines) - limit} more lines"]
-
-
-def _sweep_lines(sweep: SweepChange) -> list[str]:
-    change = "" if sweep.median_change is None else f"; median change of those that differ {sweep.median_change:+.4g}"
-    lines = [
-        f"results: {sweep.sweep}, best {sweep.metric} of {len(sweep.groups):,} groups: {sweep.better} better, "
-        f"{sweep.worse} worse, {sweep.equal} equal{change}; sign test p = {sweep.p_value:.3g}",
-        f"  trials {sweep.trials[0]:,} → {sweep.trials[1]:,}, failed {sweep.failed[0]:,} → {sweep.failed[1]:,}",
-    ]
-    moved = sorted((g for g in sweep.groups if g.verdict != "equal"), key=lambda g: -abs(g.after - g.before))
-    lines += [f"  {_label(g.group)}: {g.before:.6g} → {g.after:.6g} ({g.verdict})" for g in moved[:GROUPS_LIMIT]]
-    if len(moved) > GROUPS_LIMIT:
-        lines.append(f"  and {len(moved) - GROUPS_LIMIT} more")
-    lines += [f"  only before: {_some(list(sweep.only_before), 8)}"] if sweep.only_before else []
-    lines += [f"  only after: {_some(list(sweep.only_after), 8)}"] if sweep.only_after else []
-    return lines
-
-
-def _best_by_group(run: Run, sweep: str) -> dict[str, tuple[dict[str, Any], float]]:
-    """Each group's best metric, by the group in words."""
-    record = run.graph.sweep(sweep)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a group has none shows in the comparison
-        rows = python_rows(run.best(sweep))
-    groups = [{name: row[name] for name in record.group_names} for row in rows]
-    return {_label(g): (g, float(row[metric_column(record.metric)])) for g, row in zip(groups, rows, strict=True)}

@@ -39,8 +39,8 @@ class TrialContext:
     seed: int
     #: 1 for the first attempt.
     attempt: int
-    #: Name of the metric that the sweep is judged by.
-    metric: str
+    #: Names of the metrics that the sweep is judged by.
+    metrics: tuple[str, ...]
     #: What `report` was given last, by metric.
     reported: dict[str, float] = field(default_factory=dict)
     #: The step of the last report.
@@ -53,6 +53,11 @@ class TrialContext:
     open_state: Callable[[int], TrialCheckpoints] | None = None
     #: Those of the trial that is running, once it has saved or asked for one.
     state: TrialCheckpoints | None = None
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that the sweep is judged by; of several the first."""
+        return self.metrics[0]
 
     @property
     def checkpoint(self) -> Any:
@@ -175,7 +180,7 @@ def report(
         return
     from umbel.runtime.metrics import named_metrics  # costs a look-up once it is there
 
-    named = None if metrics is None else named_metrics(metrics, context.metric)
+    named = None if metrics is None else named_metrics(metrics, context.metrics)
     if step is not None:
         context.advance(step)
     if named is not None:

@@ -33,7 +33,7 @@ from umbel.runtime.rows import (
     output_rows,
 )
 from umbel.runtime.rungs import RungBook
-from umbel.runtime.selection import Selection
+from umbel.runtime.selection import Fronts, Selection
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.study_records import StudyRecords
@@ -100,7 +100,7 @@ class Ledger:
         self.sizes = Sizes(plan, self._length, self._value)
         #: What trials reported on their way, of sweeps that prune.
         self.rungs = RungBook(plan.programs)
-        self._selections: dict[NodeId, Selection] = {}
+        self._selections: dict[NodeId, Selection | Fronts] = {}
         self._rows: dict[NodeId, TrialRows] = {}
         self._without_best: dict[NodeId, list[int]] = {}
         #: Elements that did not end well; and those among them that failed themselves, not for want of an input.
@@ -126,11 +126,14 @@ class Ledger:
                     if isinstance(p.node, BestNode) and p.node.sweep is planned.node
                 ]
                 node = planned.node
-                self._selections[planned.id] = Selection(
-                    node.source.trials, node.metric, node.mode, max(wanted, default=1)
+                first, *others = node.objectives
+                self._selections[planned.id] = (
+                    Fronts(node.source.trials, node.objectives)
+                    if others
+                    else Selection(node.source.trials, first.metric, first.mode, max(wanted, default=1))
                 )
                 if node.search is not None:
-                    self._studies[planned.id] = StudyRecords(node.source.trials, node.metric)
+                    self._studies[planned.id] = StudyRecords(node.source.trials, node.metrics)
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
@@ -404,7 +407,8 @@ class Ledger:
             chosen = self._best_of(planned, group)
             now = self._clock()
             if chosen:
-                value = chosen if planned.node.k is not None else chosen[0]
+                one = planned.node.k is None and len(planned.node.sweep.objectives) == 1
+                value = chosen[0] if one else chosen
                 outcomes.append(ElementOutcome(now, 0.0, store_value(value, self._objects)))
             else:
                 without.append(group)
@@ -417,7 +421,8 @@ class Ledger:
     def _no_best(self, planned: PlannedNode, group: int) -> str:
         assert isinstance(planned.node, BestNode)
         sweep, text = planned.node.sweep, self._group_text(planned, group)
-        return f"no trial of group {text} in sweep {sweep.name!r} succeeded with a finite {sweep.metric!r}"
+        metrics = " and ".join(map(repr, sweep.metrics))
+        return f"no trial of group {text} in sweep {sweep.name!r} succeeded with a finite {metrics}"
 
     def _best_of(self, planned: PlannedNode, group: int) -> list[Best]:
         node = planned.node
@@ -427,7 +432,8 @@ class Ledger:
         selection, source = self._selections[sweep_id], node.sweep.source
         keys, hidden = dict(self.sizes.groups(planned.id)[group]), hidden_values(source.space)
         chosen: list[Best] = []
-        for candidate in selection.of(group)[: node.k or 1]:
+        best = selection.of(group)
+        for candidate in best if len(node.sweep.objectives) > 1 else best[: node.k or 1]:
             position = candidate.trial - group * source.trials
             batch = source.batch(group_key(keys), position, position + 1)
             search = node.sweep.search
@@ -483,7 +489,7 @@ class Ledger:
                 if selection.leader is not None:
                     group = selection.leader.trial // planned.node.source.trials
                     where = f" ({self._group_text(planned, group)})" if planned.node.axes else ""
-                    return f"{planned.node.metric} {selection.value(selection.leader):.4g}{where}"
+                    return f"{planned.node.metrics[0]} {selection.value(selection.leader):.4g}{where}"
         return None
 
     # ---- names ---------------------------------------------------------------------------------------------

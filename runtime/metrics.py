@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -32,10 +32,22 @@ def to_metrics(result: object) -> dict[str, float]:
     return {DEFAULT: _number(result, "the result")}
 
 
-def named_metrics(result: object, metric: str) -> dict[str, float]:
-    """Like `to_metrics`, with a bare number under the sweep's own metric."""
+def named_metrics(result: object, metrics: Sequence[str]) -> dict[str, float]:
+    """Like `to_metrics`, with a bare number under the sweep's own metric.
+
+    Raises:
+        UsageError: it is no metrics, or a bare number where the sweep is judged by several.
+    """
     found = to_metrics(result)
-    return {metric: found[DEFAULT]} if DEFAULT in found else found
+    if DEFAULT not in found:
+        return found
+    if len(metrics) > 1:
+        raise UsageError(
+            "the result is one number, and the sweep is judged by several metrics",
+            got=repr(found[DEFAULT]),
+            expected="a dict with " + ", ".join(map(repr, metrics)),
+        )
+    return {metrics[0]: found[DEFAULT]}
 
 
 def _number(value: Any, what: str) -> float:
@@ -52,11 +64,12 @@ def _number(value: Any, what: str) -> float:
     )
 
 
-def check_has(metrics: Mapping[str, float], metric: str) -> None:
-    """Raise UsageError if the metric that the sweep is judged by is missing."""
-    if metric not in metrics:
-        raise UsageError(
-            f"the result lacks the sweep's metric {metric!r}",
-            got=", ".join(sorted(metrics)) or "no metrics",
-            expected=f"{metric!r} among them",
-        )
+def check_has(metrics: Mapping[str, float], judged_by: Sequence[str]) -> None:
+    """Raise UsageError if a metric that the sweep is judged by is missing."""
+    for metric in judged_by:
+        if metric not in metrics:
+            raise UsageError(
+                f"the result lacks the sweep's metric {metric!r}",
+                got=", ".join(sorted(metrics)) or "no metrics",
+                expected=f"{metric!r} among them",
+            )

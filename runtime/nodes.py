@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from umbel.runtime.programs import InputKind
 from umbel.scheduler.adaptive import AdaptiveSearch
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.pareto import Objective, in_words
 from umbel.scheduler.sampling import TrialSource
 
 if TYPE_CHECKING:
@@ -142,8 +143,7 @@ class Sweep(Node):
         axes: Mapping[str, Sequence[object] | Node],
         groups: Sequence[Mapping[str, object]] | None,
         arguments: tuple[Argument, ...],
-        metric: str,
-        mode: str,
+        objectives: tuple[Objective, ...],
         keep: str,
         search: AdaptiveSearch | None = None,
         pruning: Pruning | None = None,
@@ -159,8 +159,8 @@ class Sweep(Node):
         self.groups = None if groups is None else tuple(groups)
         #: The data first, if there are any.
         self.arguments = arguments
-        self.metric = metric
-        self.mode = mode
+        #: What trials are judged by: several give a Pareto set instead of one best trial.
+        self.objectives = objectives
         self.keep = keep
         #: How trials are stopped early, if they are.
         self.pruning = pruning
@@ -176,20 +176,36 @@ class Sweep(Node):
         )
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that trials are judged by."""
+        return tuple(each.metric for each in self.objectives)
+
+    @property
     def has_data(self) -> bool:
         """True if the function is given data beside the config."""
         return any(argument.kind is not InputKind.AXIS for argument in self.arguments)
 
     def best(self) -> BestNode:
-        """A fan-out with the best trial of each group, as `umbel.Best`, in the order of the groups."""
+        """A fan-out with the best trial of each group, as `umbel.Best`, in the order of the groups.
+
+        With several metrics an element is the Pareto set of its group, as a list of `umbel.Best` in the order of the
+        first metric, best first: all trials that no other of the group dominates.
+        """
         return BestNode(self, None)
 
     def top(self, k: int) -> BestNode:
         """A fan-out with the k best trials of each group, best first, as a list of `umbel.Best`.
 
         Raises:
-            UsageError: k is less than 1.
+            UsageError: k is less than 1, or there are several metrics.
         """
+        if len(self.objectives) > 1:
+            raise UsageError(
+                f"top(k) orders trials by one metric, and sweep {self.base_name!r} has several",
+                got=in_words(self.objectives),
+                expected="best(), the Pareto set of each group",
+                hint="choose among its trials in a task: pick.map(sweep.best())",
+            )
         if not isinstance(k, int) or k < 1:
             raise UsageError("top(k) needs at least one trial a group", got=k, expected="a whole number ≥ 1")
         return BestNode(self, k)
@@ -202,8 +218,8 @@ class Sweep(Node):
 
 
 class BestNode(Node):
-    """The best trial, or the k best, of each group of a sweep: chosen by the driver, a group as soon as it is
-    complete."""
+    """The best trial, the Pareto set, or the k best, of each group of a sweep: chosen by the driver, a group as soon as
+    it is complete."""
 
     def __init__(self, sweep: Sweep, k: int | None) -> None:
         self.sweep = sweep

@@ -91,8 +91,8 @@ class Plan:
                 "group_names": list(node.axes),
                 "groups": None if node.groups is None else [list(group.values()) for group in node.groups],
                 "trials": node.source.trials,
-                "metric": node.metric,
-                "mode": node.mode,
+                "metric": _one_or_all([each.metric for each in node.objectives]),
+                "mode": _one_or_all([each.mode for each in node.objectives]),
                 "keep": node.keep,
                 "search": node.source.search if node.search is None else node.search.label,
                 "seed": node.source.seed,
@@ -261,8 +261,7 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             parameters,
             node.source,
             tuple(node.axes),
-            node.metric,
-            node.mode,
+            node.objectives,
             node.keep,
             node.search,
             node.pruning,
@@ -302,6 +301,10 @@ def _affinity_block(node: Node) -> int:
 def _axis(key: str, values: Sequence[object] | Node) -> dict[str, object]:
     """A group key for the run's record."""
     return {"name": key, "node": values.name} if isinstance(values, Node) else {"name": key, "values": list(values)}
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
 
 
 def _kind(node: Node) -> str:

@@ -13,6 +13,7 @@ from umbel.runtime.pruning import Pruning
 from umbel.runtime.values import ValueHandle
 from umbel.scheduler.adaptive import AdaptiveSearch, KnownTrial
 from umbel.scheduler.graph import NodeId
+from umbel.scheduler.pareto import Objective
 from umbel.scheduler.sampling import TrialSource
 
 __all__ = ["InputKind", "LeaseInputs", "Parameter", "Program", "StudyInputs", "SweepProgram", "TaskProgram"]
@@ -73,14 +74,20 @@ class SweepProgram(Program):
     source: TrialSource
     #: The group keys; their values come with the leases.
     group_names: tuple[str, ...]
-    metric: str
-    mode: str
-    #: Which trials' models are stored: "best" (those that beat their group's best so far), "all" or "none".
+    #: What trials are judged by.
+    objectives: tuple[Objective, ...]
+    #: Which trials' models are stored: "best" (those that nothing beats that was seen before of their group), "all" or
+    #: "none".
     keep: str
     #: None: each config is a function of the trial's index.
     search: AdaptiveSearch | None = None
     #: How trials are stopped early, if they are.
     pruning: Pruning | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that trials are judged by."""
+        return tuple(each.metric for each in self.objectives)
 
 
 @dataclass(frozen=True, slots=True)

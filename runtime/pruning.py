@@ -14,6 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.pareto import Objective
 from umbel.scheduler.pruning import Asha, Hyperband, Mark, Median, Record, Rule, Standings
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Pruning:
         return OptunaJudges(self.rule, self.mode, source, on_record, refresh)
 
 
-def to_pruning(prune: object, across: object, metric: object, mode: str) -> Pruning | None:
+def to_pruning(prune: object, across: object, objectives: Sequence[Objective]) -> Pruning | None:
     """What `umbel.sweep` was given as ``prune=``, checked; None: nothing is pruned.
 
     Raises:
@@ -97,12 +98,13 @@ def to_pruning(prune: object, across: object, metric: object, mode: str) -> Prun
                 expected='a rule, such as prune="asha"',
             )
         return None
-    if isinstance(metric, (list, tuple)):
+    if len(objectives) > 1:
         raise UsageError(
             "pruning compares trials by one metric, and this sweep has several objectives",
-            got=f"metric={list(metric)!r}",
+            got=f"metric={[each.metric for each in objectives]!r}",
             expected="one metric, or no prune=",
         )
+    mode = objectives[0].mode
     rule: object
     if isinstance(prune, str):
         if prune not in NAMED:

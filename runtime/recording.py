@@ -66,7 +66,7 @@ def record_programs(plan: Plan, objects: ObjectStore) -> tuple[dict[str, str], l
                 "function": _pickled(pickle.loads(program.function)[0]),
                 "source": _without_credentials(program),
                 "code": program.code,
-                "metric": program.metric,
+                "metrics": program.metrics,
                 "data": _data(planned, objects) if node.has_data else None,
                 "define": _define(program),
             }
@@ -231,7 +231,7 @@ def _texts_in(code: CodeType) -> set[str]:
 
 
 def load_program(objects: ObjectStore, digest: str) -> dict[str, Any]:
-    """What `record_programs` stored: function (pickled), source, code, metric, data.
+    """What `record_programs` stored: function (pickled), source, code, metrics, data.
 
     Raises:
         StoreCorruptError: it is something else.

@@ -176,7 +176,7 @@ def replay(
             differences.append("config: a value was left out of the record as a credential")
         if int(row["attempt"] or 1) > 1 and list_checkpoints(run.objects, run.id, record.name, trial):
             differences.append("it went on from a checkpoint that an earlier attempt saved, and a replay begins anew")
-        context = TrialContext(record.name, keys, trial, seed, 1, record.metric)
+        context = TrialContext(record.name, keys, trial, seed, 1, tuple(each.metric for each in record.objectives))
         if row["status"] in PRUNED:
             context.course = _StoppedAt(row["steps"])
         recorded_failed = row["status"] not in SUCCEEDED
@@ -268,8 +268,8 @@ def _call(
             returned, model = returned.metrics, returned.model
         metrics = dict(context.reported)
         if returned is not None or not metrics:
-            metrics.update(named_metrics(returned, context.metric))
-        check_has(metrics, context.metric)
+            metrics.update(named_metrics(returned, context.metrics))
+        check_has(metrics, context.metrics)
     except RunInterrupted:
         raise
     except BaseException as error:

@@ -220,18 +220,20 @@ class TrialRows:
         return rows.combine_chunks().to_batches()[0]
 
     def _metrics(self, outcomes: Sequence[Outcome]) -> Iterable[tuple[str, pa.Array]]:
-        metric = self._program.metric
+        judged_by = self._program.metrics
+        # What a bare number stands for.
+        default = judged_by[0] if len(judged_by) == 1 else None
         metrics = [outcome.metrics for outcome in outcomes]
-        names: dict[str, str] = {metric_column(metric): metric}
+        names: dict[str, str] = {metric_column(metric): metric for metric in judged_by}
         previous: object = None
         for found in metrics:
             if found is not None and (keys := found.keys()) != previous:
                 previous = keys
                 for name in found:
-                    names.setdefault(metric_column(name or metric), name)
+                    names.setdefault(metric_column(name or judged_by[0]), name)
         for column, name in names.items():
-            if name == metric:
-                yield column, floats([None if m is None else m.get(metric, m.get(DEFAULT)) for m in metrics])
+            if name == default:
+                yield column, floats([None if m is None else m.get(name, m.get(DEFAULT)) for m in metrics])
             else:
                 yield column, floats([None if m is None else m.get(name) for m in metrics])
 

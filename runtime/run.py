@@ -252,7 +252,7 @@ def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, A
         code = plan.code[planned.id].digest
         mark_sweep(store.objects, code, str(record["created"]), str(record["id"]), planned.name)
         if not fresh:
-            memo = Memo(store.objects, code, str(record["id"]), planned.node.metric, planned.node.keep)
+            memo = Memo(store.objects, code, str(record["id"]), planned.node.metrics, planned.node.keep)
             if memo:
                 ledger.memos[planned.id] = memo
                 specs[planned.id] = replace(specs[planned.id], recalls=True)

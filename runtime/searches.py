@@ -6,8 +6,10 @@ made a sampler has imported it. It must not know sweeps or graphs.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from umbel.scheduler.adaptive import (
@@ -23,6 +25,7 @@ from umbel.scheduler.adaptive import (
 )
 from umbel.scheduler.domains import Constant
 from umbel.scheduler.errors import SpaceError, UsageError
+from umbel.scheduler.pareto import Objective
 from umbel.scheduler.sampling import MAX_TRIALS, SEARCHES, TrialSource
 from umbel.scheduler.space import Space
 
@@ -53,12 +56,19 @@ def is_adaptive(search: object, space: object) -> bool:
 
 
 def adaptive_search(
-    search: Any, space: Space | Callable[..., Any], *, seed: int, sweep: str, trials: int | None, mode: str
+    search: Any,
+    space: Space | Callable[..., Any],
+    *,
+    seed: int,
+    sweep: str,
+    trials: int | None,
+    objectives: Sequence[Objective],
 ) -> AdaptiveSearch:
     """The search of a sweep, for which `is_adaptive` is true.
 
     Raises:
-        UsageError: ``trials`` is missing or no count, or a package is missing.
+        UsageError: ``trials`` is missing or no count, a package is missing, or there are several objectives and the
+            sampler takes one only.
         SpaceError: the space is not one that this search can walk.
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= MAX_TRIALS:
@@ -85,10 +95,38 @@ def adaptive_search(
             check_fits(search, space)
         else:
             to_distributions(space)
-    directions: tuple[Direction, ...] = ("minimize" if mode == "min" else "maximize",)
+    directions: tuple[Direction, ...] = tuple("minimize" if each.mode == "min" else "maximize" for each in objectives)
     held = space if isinstance(space, Space) and define is None else _PLACEHOLDER
     source = TrialSource(held, "random", seed, sweep, trials)
+    if len(directions) > 1 and _refuses_several(search, held, directions):  # what a factory makes is seen in the run
+        raise UsageError(
+            f"search={_label(search)!r} takes one metric, and this sweep has several",
+            got=f"{len(directions)} metrics",
+            expected='"nsga2", "tpe", "gp", or another sampler for several objectives',
+            hint="or one metric that weighs them against each other",
+        )
     return AdaptiveSearch(_label(search), _maker(search), source, directions, define)
+
+
+def _refuses_several(search: Any, space: Space, directions: Sequence[Direction]) -> bool:
+    """Whether a copy of a sampler, asked for a trial of a study with several objectives, says that it can't."""
+    if not _is_sampler(search):
+        return bool(search == "cmaes")
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(sampler=copy.deepcopy(search), directions=list(directions))
+            trial = study.ask(to_distributions(space))
+            study.tell(trial, [0.0] * len(directions))
+    except Exception as error:  # whatever else is wrong with it shows in the run
+        return "multi-objective" in str(error)
+    finally:
+        optuna.logging.set_verbosity(before)
+    return False
 
 
 #: Stands where a space is asked for and a function defines it.

@@ -6,6 +6,7 @@ A study's trials are forgotten once all of them have ended. It must not know sam
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -21,29 +22,29 @@ class StudyRecords:
 
     Args:
         trials: how many a group.
-        metric: the metric that the search is told.
+        metrics: what the search is told.
     """
 
-    def __init__(self, trials: int, metric: str) -> None:
+    def __init__(self, trials: int, metrics: Sequence[str]) -> None:
         self._trials = trials
-        self._column = metric_column(metric)
+        self._columns = [metric_column(metric) for metric in metrics]
         self._groups: dict[int, dict[int, KnownTrial]] = {}
         self._complete: set[int] = set()
 
     def add(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Take rows of the trials table into account: trial, status, params, steps, and the metric if there is one."""
+        """Take rows of the trials table into account: trial, status, params, steps, and the metrics if there are."""
         names = rows.schema.names
         columns = [
             python_values(rows.column(name)) if name in names else [None] * rows.num_rows
-            for name in ("status", "params", self._column, "steps")
+            for name in ("status", "params", "steps", *self._columns)
         ]
-        for trial, status, params, value, steps in zip(
+        for trial, status, params, steps, *told in zip(
             int_values(rows.column("trial")).tolist(), *columns, strict=True
         ):
             group, number = divmod(trial, self._trials)
             if group in self._complete:
                 continue
-            values = (float(value),) if value is not None and status in SUCCEEDED else None
+            values = tuple(map(float, told)) if None not in told and status in SUCCEEDED else None
             known = self._groups.setdefault(group, {})
             pruned_at = steps if status == "pruned" else None
             known[number] = KnownTrial(number, None if params is None else json.loads(params), values, pruned_at)

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, cast
 
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep
+from umbel.runtime.objectives import to_objectives
 from umbel.runtime.programs import InputKind
 from umbel.runtime.pruning import to_pruning
 from umbel.runtime.searches import adaptive_search, is_adaptive, placeholder_space
@@ -24,7 +25,6 @@ from umbel.storage.redaction import is_secret_name
 
 __all__ = ["groups_of", "sweep"]
 
-MODES = ("min", "max")
 KEEPS = ("best", "all", "none")
 #: Columns of the trials table that group keys can't take.
 RESERVED = frozenset(
@@ -53,8 +53,8 @@ def sweep(
     fn: Callable[..., Any] | Task[..., Any],
     *,
     space: Mapping[str, Any] | Callable[..., Any] | None = None,
-    metric: str | None = None,
-    mode: str = "min",
+    metric: str | Sequence[str] | None = None,
+    mode: str | Sequence[str] = "min",
     over: Mapping[str, Sequence[Any] | Node | Elements] | None = None,
     data: Any = None,
     trials: int | None = None,
@@ -73,8 +73,9 @@ def sweep(
         space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of
             these; or a function ``fn(trial: optuna.Trial)`` that suggests what it needs, and may return a dict of
             further values ("define by run"). Required.
-        metric: the name of the metric that trials are compared by. Required.
-        mode: "min" if less is better, "max" if more is.
+        metric: the name of the metric that trials are compared by, or several names: then the best of a group are its
+            Pareto set, all trials that no other of the group dominates. Required.
+        mode: "min" if less is better, "max" if more is; of several metrics one for each, or one for all.
         over: the groups: values by key; several keys give every combination, the last changing fastest. Group keys
             also stand in the config. A node stands for the list that it returns: then the groups are known once it has
             run. None: one group.
@@ -83,12 +84,13 @@ def sweep(
         trials: how many a group; with ``search="grid"`` it may be left out and is the size of the grid.
         search: "random", "grid" or "tune" (as Ray Tune counts: each point of the ``tune.grid_search`` dimensions
             ``trials`` times, with the others drawn anew each time); or, building upon the trials before in the same
-            group, "tpe", "gp", "cmaes", "nsga2", a sampler of Optuna's (each group gets a copy), or a function
-            ``fn(group) -> sampler``. A function whose parameter is called ``trial`` defines the space, and is searched
-            by TPE.
+            group, "tpe", "gp", "cmaes" (one metric only), "nsga2", a sampler of Optuna's (each group gets a copy), or a
+            function ``fn(group) -> sampler``. A function whose parameter is called ``trial`` defines the space, and is
+            searched by TPE.
         seed: from it, the sweep's name, the group and the trial's number follow config and seed of every trial.
         keep: whose models are stored if the function returns `umbel.Result` with one: "best" (those that beat what
-            their worker has seen of the group), "all" or "none".
+            their worker has seen of the group; with several metrics, those that nothing of it dominates), "all" or
+            "none".
         prune: stops trials that are not worth going on with, at `umbel.report`: "asha", "median", "hyperband", one of
             `umbel.Asha`, `umbel.Median`, `umbel.Hyperband`, or any pruner of ``optuna.pruners``. A trial that was
             stopped is the best of its group only if none ran to its end. None: nothing is pruned.
@@ -104,15 +106,8 @@ def sweep(
         check_name("sweep", name)
     task = fn if isinstance(fn, Task) else Task(fn, name=name or default_name(fn))
     name = name or task.name
-    pruning = to_pruning(prune, prune_across, metric, mode)
-    if not isinstance(metric, str) or not metric:
-        raise UsageError(
-            f"the metric of sweep {name!r} is missing",
-            got=f"metric={metric!r}",
-            expected="the name of the metric to compare trials by",
-            hint="for example metric=\"mase\", where the function returns a number or {'mase': …}",
-        )
-    _check_one_of("mode", mode, MODES, 'mode="min" if less of the metric is better, mode="max" if more is')
+    objectives = to_objectives(metric, mode, name)
+    pruning = to_pruning(prune, prune_across, objectives)
     _check_one_of("keep", keep, KEEPS, 'keep="best" stores the models of trials that beat those before them')
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise UsageError(
@@ -127,7 +122,7 @@ def sweep(
     if is_adaptive(search, space):
         defined = placeholder_space() if space is None else space if callable(space) else to_space(space)
         _check_names(defined if isinstance(defined, Space) else placeholder_space(), list(axes))
-        adaptive = adaptive_search(search, defined, seed=int(seed), sweep=name, trials=trials, mode=mode)
+        adaptive = adaptive_search(search, defined, seed=int(seed), sweep=name, trials=trials, objectives=objectives)
         source = adaptive.source
     else:
         converted = to_space(space)
@@ -148,8 +143,7 @@ def sweep(
         axes=axes,
         groups=groups,
         arguments=arguments,
-        metric=metric,
-        mode=mode,
+        objectives=objectives,
         keep=keep,
         search=adaptive,
         pruning=pruning,

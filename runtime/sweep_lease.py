@@ -26,6 +26,7 @@ from umbel.runtime.values import (
     ValueHandle,
     store_model,
 )
+from umbel.scheduler.pareto import Front
 from umbel.scheduler.protocol import Lease, Retry
 from umbel.storage.trial_rows import SUCCEEDED
 
@@ -57,7 +58,9 @@ class SweepLease(RunningLease):
         self._chunks: list[tuple[TrialChunk | AskedChunk, list[Outcome]]] = []
         #: Outcomes in chunks that have been collected whole and dropped.
         self._dropped = 0
+        #: By group, what is best so far of what is known here.
         self._best: dict[int, float] = {}
+        self._fronts: dict[int, Front] = {}
         #: Bytes of small models that `run` has kept, and those that `collect` has handed over; one thread writes each.
         self._kept_bytes = self._handed_over_bytes = 0
 
@@ -122,7 +125,8 @@ class SweepLease(RunningLease):
         self, chunk: TrialChunk | AskedChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
     ) -> bool:
         """Run a chunk's trials; False if the lease ended before its last."""
-        function, metric = self._call.function, self._program.metric
+        function, metrics_wanted = self._call.function, self._program.metrics
+        single = len(metrics_wanted) == 1
         offset_s, clock = self._clock_offset, time.perf_counter
         context = TrialContext(
             self._program.name,
@@ -130,7 +134,7 @@ class SweepLease(RunningLease):
             chunk.first,
             0,
             self._call.attempt,
-            metric,
+            metrics_wanted,
             open_state=self._open_state,
         )
         trial_context.current.context = context
@@ -163,10 +167,10 @@ class SweepLease(RunningLease):
                     outcome = Outcome(started + offset_s, seconds, metrics, "failed", text, retry=retry)
             else:
                 seconds = clock() - started
-                if type(result) is float and not context.reported:
+                if type(result) is float and single and not context.reported:
                     outcome = Outcome(started + offset_s, seconds, {DEFAULT: result})
                 else:
-                    outcome = self._judge(result, context, metric, started + offset_s, seconds, chunk.group)
+                    outcome = self._judge(result, context, started + offset_s, seconds, chunk.group)
             if context.reported or context.step is not None:
                 outcome.steps = context.step
                 context.reported, context.step = {}, None
@@ -182,20 +186,18 @@ class SweepLease(RunningLease):
             index += 1
         return index == chunk.stop
 
-    def _values(self, outcome: Outcome) -> tuple[float] | None:
+    def _values(self, outcome: Outcome) -> tuple[float, ...] | None:
         """What an adaptive search is told of a trial; None: it failed."""
         if outcome.metrics is None or outcome.status not in SUCCEEDED:
             return None
-        metric = self._program.metric
-        return (outcome.metrics.get(metric, outcome.metrics.get(DEFAULT, nan)),)
+        default = outcome.metrics.get(DEFAULT, nan)
+        return tuple(outcome.metrics.get(metric, default) for metric in self._program.metrics)
 
     def _open_state(self, trial: int) -> TrialCheckpoints:
         place = self._rows.place
         return TrialCheckpoints(self._call.objects, place.run, self._program.name, trial, self._call.attempt)
 
-    def _judge(
-        self, result: object, context: TrialContext, metric: str, started: float, seconds: float, group: int
-    ) -> Outcome:
+    def _judge(self, result: object, context: TrialContext, started: float, seconds: float, group: int) -> Outcome:
         """The outcome of a trial that returned."""
         model: object = None
         try:
@@ -204,30 +206,40 @@ class SweepLease(RunningLease):
                 returned, model = result.metrics, result.model
             metrics = dict(context.reported)
             if returned is not None or not metrics:
-                metrics.update(named_metrics(returned, metric))
-            check_has(metrics, metric)
-            stored = None if model is None else self._keep(model, metrics[metric], group)
+                metrics.update(named_metrics(returned, context.metrics))
+            check_has(metrics, context.metrics)
+            stored = None if model is None else self._keep(model, metrics, group)
         except Exception as error:
             if store_failed(error):
                 raise
             return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
         return Outcome(started, seconds, metrics, model=stored)
 
-    def _keep(self, model: object, value: float, group: int) -> StoredModel | None:
+    def _keep(self, model: object, metrics: Mapping[str, float], group: int) -> StoredModel | None:
         """Store the model if it is to be kept, or have it stored with its row."""
         keep = self._program.keep
         if keep == "none":
             return None
-        if keep == "best":
-            score = value if self._program.mode == "min" else -value
-            if not isfinite(score) or score >= self._best.get(group, inf):
-                return None
-            self._best[group] = score
+        if keep == "best" and not self._is_best(tuple(metrics[name] for name in self._program.metrics), group):
+            return None
         waiting_bytes = self._kept_bytes - self._handed_over_bytes
         limit_bytes = PACKED_LIMIT_BYTES if waiting_bytes < WAITING_LIMIT_BYTES else 0
         stored = store_model(model, self._call.objects, limit_bytes)
         self._kept_bytes += len(stored.payload or b"")
         return stored
+
+    def _is_best(self, values: tuple[float, ...], group: int) -> bool:
+        """Whether a trial with these values beats those seen of its group; with several metrics, whether none of those
+        dominates it."""
+        if not all(map(isfinite, values)):
+            return False
+        scores = [each.sign * value for each, value in zip(self._program.objectives, values, strict=True)]
+        if len(scores) > 1:
+            return self._fronts.setdefault(group, Front()).add(scores)
+        if scores[0] >= self._best.get(group, inf):
+            return False
+        self._best[group] = scores[0]
+        return True
 
     def _finished(self) -> int:
         return self._dropped + sum(len(outcomes) for _, outcomes in list(self._chunks))

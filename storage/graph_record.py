@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel.scheduler.errors import NotFoundError
+from umbel.scheduler.pareto import Objective
 from umbel.storage.columns import inferred
 
 __all__ = ["GraphRecord", "NodeRecord", "SweepRecord", "near_names"]
@@ -28,13 +29,22 @@ class SweepRecord:
     groups: tuple[tuple[Any, ...], ...]
     #: Trials per group.
     trials: int
-    metric: str
-    #: "min" or "max".
-    mode: str
+    #: What trials are judged by: several give a Pareto set instead of one best trial.
+    objectives: tuple[Objective, ...]
     #: False: the groups are made of what nodes return, see `axes`, and are not known yet.
     known: bool = True
     #: For each group key the node that brings its values, or None and the values.
     axes: tuple[tuple[str | None, tuple[Any, ...]], ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The metric that trials are judged by; of several the first."""
+        return self.objectives[0].metric
+
+    @property
+    def mode(self) -> str:
+        """ "min" or "max", for `metric`."""
+        return self.objectives[0].mode
 
     @property
     def size(self) -> int:
@@ -184,8 +194,14 @@ def _sweep(name: str, sweep: Mapping[str, Any]) -> SweepRecord:
         group_names=tuple(sweep.get("group_names") or ()),
         groups=tuple(tuple(group) for group in sweep.get("groups") or ()),
         trials=int(sweep["trials"]),
-        metric=str(sweep["metric"]),
-        mode=str(sweep["mode"]),
+        objectives=_objectives(sweep["metric"], sweep["mode"]),
         known=sweep.get("axes") is None,
         axes=tuple((axis.get("node"), tuple(axis.get("values") or ())) for axis in sweep.get("axes") or ()),
     )
+
+
+def _objectives(metric: Any, mode: Any) -> tuple[Objective, ...]:
+    """A metric and a mode, or lists of both."""
+    if isinstance(metric, list):
+        return tuple(Objective(str(each), str(its)) for each, its in zip(metric, mode, strict=True))
+    return (Objective(str(metric), str(mode)),)

@@ -74,14 +74,16 @@ class Memo:
         objects: the store.
         code: the fingerprint of the sweep's function.
         run_id: the run that asks; its own trials are not looked at.
-        metric: the metric that the sweep is judged by; trials without it don't count.
+        metrics: what the sweep is judged by; trials that lack one don't count.
         keep: whose models the sweep keeps; sweeps that kept fewer don't count, since theirs would be missing.
     """
 
-    def __init__(self, objects: ObjectStore, code: str, run_id: str, metric: str, keep: str = "none") -> None:
+    def __init__(
+        self, objects: ObjectStore, code: str, run_id: str, metrics: Sequence[str], keep: str = "none"
+    ) -> None:
         self._objects = objects
         self._keep = keep
-        self._metric = metric_column(metric)
+        self._metrics = [metric_column(metric) for metric in metrics]
         marks = (layout.parse_memo_mark(path) for path in objects.list(layout.memo_folder(code)))
         others = [mark for mark in marks if mark is not None and mark[1] != run_id]
         self._unread = sorted(others, reverse=True)[:MOST_RUNS]
@@ -130,12 +132,14 @@ class Memo:
             return None
         paths: list[str] = []
         prefixes, segments, rows = [], [], []
-        columns = ["key", "status", self._metric]
+        columns = ["key", "status", *self._metrics]
         for segment in scan_segments(self._objects, layout.trials_folder(run_id, sweep), columns):
             table = segment.table
             if table is None or any(name not in table.column_names for name in columns):
                 continue
-            usable = contains(table["status"], WHOLE) & np.asarray(table[self._metric].is_valid())
+            usable = contains(table["status"], WHOLE)
+            for name in self._metrics:
+                usable = usable & np.asarray(table[name].is_valid())
             places = np.flatnonzero(usable)
             found = [int(key[:PREFIX], 16) for key in python_values(table["key"].take(integers(places)))]
             prefixes.append(np.asarray(found, np.uint64))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from umbel.scheduler.errors import NotFoundError, UmbelError
+from umbel.scheduler.pareto import in_words
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints, load_checkpoint
@@ -172,10 +173,12 @@ class Run(RunOrigins):
         return ds.dataset(whole, schema=schema, filesystem=self.objects.file_system, format="parquet")
 
     def best(self, sweep: object = None) -> pa.Table:
-        """The best trial of each group, one row each, in order of the groups.
+        """The best trial of each group, one row each, in order of the groups; with several metrics the Pareto sets.
 
-        The best is the lowest (mode "min") or highest finite metric among trials with status ok or pruned; of equals,
-        the first. Groups that have none are absent, and a warning names the first few.
+        The best is the lowest (mode "min") or highest finite metric among trials that ran to their end, or, if none
+        did, among those that were pruned; of equals, the first. With several metrics a group has as many rows as it has
+        trials that no other of the group dominates, in order of trial: none is as good in all metrics and better in
+        one. Groups that have none are absent, and a warning names the first few.
 
         Args:
             sweep: its name, or the sweep itself; None: the only one.
@@ -189,7 +192,7 @@ class Run(RunOrigins):
             count = max(1, len(found.groups))
             warnings.warn(
                 f"{len(missing)} of {count} groups of the sweep {found.name!r} have no trial with a finite "
-                f"{found.metric}{': ' if named else ''}{named}{more}",
+                f"{in_words(found.objectives)}{': ' if named else ''}{named}{more}",
                 UserWarning,
                 stacklevel=2,
             )

@@ -134,6 +134,18 @@ def _many(check: _Check) -> _Check:
     return check_all
 
 
+def _one_or_more(check: _Check) -> _Check:
+    """What stands alone, or several of in a list."""
+    many = _many(check)
+
+    def check_each(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return check(value)
+        return many(value) if len(value) > 1 else f"{value!r} is no list of several"
+
+    return check_each
+
+
 def _all_of(check: _Check) -> _Check:
     def check_all(value: Any) -> str | None:
         if not isinstance(value, dict):
@@ -164,9 +176,15 @@ def _sweep(value: Any) -> str | None:
     width = len(value.get("group_names") or ())
     if any(len(group) != width for group in value.get("groups") or ()):
         return f"groups: not all have {width} values"
+    if _several(value["metric"]) != _several(value["mode"]):
+        return "mode: not one a metric"
     if len(value.get("axes") or ()) not in (0, width):
         return f"axes: not {width}"
     return None
+
+
+def _several(value: Any) -> int | None:
+    return len(value) if isinstance(value, list) else None
 
 
 _AXIS = _fields({"node": _or_null(_text), "values": _or_null(_many(_plain))})
@@ -175,8 +193,8 @@ _SWEEP_FIELDS = _fields(
         "group_names": _or_null(_many(_text)),
         "groups": _or_null(_many(_many(_plain))),
         "trials": _count(1),
-        "metric": _text,
-        "mode": _one_of("min", "max"),
+        "metric": _one_or_more(_text),
+        "mode": _one_or_more(_one_of("min", "max")),
         "axes": _or_null(_many(_AXIS)),
     },
     required=("trials", "metric", "mode"),

@@ -7,12 +7,14 @@ trial; else they follow from the space in the run's record. It must not write.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from umbel.scheduler.adaptive import Direction
 from umbel.scheduler.errors import NotFoundError
 from umbel.scheduler.space import column_name, dimension_name
 from umbel.storage.columns import python_rows
@@ -42,7 +44,8 @@ def study_of(objects: ObjectStore, record: Mapping[str, Any], sweep: SweepRecord
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(direction="minimize" if sweep.mode == "min" else "maximize", study_name=sweep.name)
+        directions: list[Direction] = ["minimize" if each.mode == "min" else "maximize" for each in sweep.objectives]
+        study = optuna.create_study(directions=directions, study_name=sweep.name)
     finally:
         optuna.logging.set_verbosity(verbosity)
     for row in rows:
@@ -54,13 +57,14 @@ def study_of(objects: ObjectStore, record: Mapping[str, Any], sweep: SweepRecord
         elif "params" not in row:
             distributions = {name: each for name, (column, each) in space.items() if row.get(column) is not None}
             params = {name: row[space[name][0]] for name in distributions}
-        value = row.get(metric_column(sweep.metric))
+        recorded = [row.get(metric_column(each.metric)) for each in sweep.objectives]
+        values = None if None in recorded else [float(value) for value in recorded if value is not None]
         state = _STATES.get(row["status"], "FAIL")
-        if state == "COMPLETE" and value is None:
+        if state == "COMPLETE" and (values is None or any(map(math.isnan, values))):
             state = "FAIL"
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
-            value=value if state != "FAIL" else None,
+            values=values if state != "FAIL" else None,
             params=params,
             distributions=distributions,
             intermediate_values={each["step"]: float(each["value"]) for each in json.loads(row.get("rungs") or "[]")},

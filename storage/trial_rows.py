@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from umbel.scheduler.pareto import Objective, non_dominated
 from umbel.storage import layout
 from umbel.storage.columns import contains, empty_table, float_values, int_values, integers, last_of_each
 from umbel.storage.graph_record import SweepRecord
@@ -26,6 +27,7 @@ __all__ = [
     "SUCCEEDED",
     "best_trials",
     "empty_trials",
+    "judged_by",
     "metric_column",
     "ordered_columns",
     "read_trials",
@@ -85,28 +87,43 @@ def read_trials(
 
 
 def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[pa.Table, list[int]]:
-    """Each group's best trial, in order of the groups, and the positions of the groups that have none.
+    """Each group's best trials, in order of the groups, and the positions of the groups that have none.
 
     The best is the lowest (mode "min") or highest finite metric among trials that ran to their end, or, if none did,
-    among those that were pruned; of equals, the first.
-    Memory: three columns of all trials, and all columns of one segment at a time.
+    among those that were pruned; of equals, the first. With several metrics the best of a group are its Pareto set, in
+    order of trial: all that ran to their end with finite metrics, and that no other of the group dominates.
+    Memory: status and metrics of all trials, and all columns of one segment at a time.
     """
-    judged = metric_column(sweep.metric)
-    rows = read_trials(objects, run_id, sweep, ["trial", judged, "status"])
+    columns = [metric_column(each.metric) for each in sweep.objectives]
+    rows = read_trials(objects, run_id, sweep, ["trial", *columns, "status"])
     trials = int_values(rows["trial"])
-    metric = float_values(rows[judged]) if judged in rows.column_names else np.full(len(trials), math.nan)
-    if sweep.mode == "max":
-        metric = -metric
-    counts = np.isfinite(metric) & contains(rows["status"], SUCCEEDED)
+    scores = judged_by(rows, sweep.objectives)
+    single = len(columns) == 1
+    counts = np.isfinite(scores).all(axis=1) & contains(rows["status"], SUCCEEDED if single else SUCCEEDED - PRUNED)
     pruned = contains(rows["status"], PRUNED)[counts]
-    trials, metric = trials[counts], metric[counts]
+    trials, scores = trials[counts], scores[counts]
     groups = trials // sweep.trials
-    order = np.lexsort((trials, metric, pruned, groups))
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = np.diff(groups[order]) != 0
-    winners = order[is_first]
+    if single:
+        order = np.lexsort((trials, scores[:, 0], pruned, groups))
+        is_first = np.ones(len(order), np.bool_)
+        is_first[1:] = np.diff(groups[order]) != 0
+        winners = order[is_first]
+    else:  # rows are in order of trial, so groups follow one another
+        cuts = np.flatnonzero(np.diff(groups)) + 1
+        kept = [non_dominated(part) for part in np.split(scores, cuts)]
+        winners = np.flatnonzero(np.concatenate(kept))
     missing = sorted(set(range(max(1, len(sweep.groups)))) - set(groups[winners].tolist()))
     return trials_numbered(objects, run_id, sweep, trials[winners]), missing
+
+
+def judged_by(rows: pa.Table | pa.RecordBatch, objectives: Sequence[Objective]) -> npt.NDArray[np.float64]:
+    """What trials are judged by: one row a trial, one column an objective, of which less is better; NaN: not there."""
+    found = np.full((rows.num_rows, len(objectives)), math.nan)
+    for place, each in enumerate(objectives):
+        name = metric_column(each.metric)
+        if name in rows.schema.names:
+            found[:, place] = each.sign * float_values(rows.column(name))
+    return found
 
 
 def trials_numbered(objects: ObjectStore, run_id: str, sweep: SweepRecord, trials: npt.NDArray[np.int64]) -> pa.Table:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.runtime.selection import Selection
+from umbel.runtime.selection import Fronts, Selection
+from umbel.scheduler.pareto import Objective
 
 TRIALS, GROUPS = 5, 4
 
@@ -92,3 +93,34 @@ def test_rows_without_the_metric_change_nothing(columns: dict[str, list[Any]]) -
     selection.add(pa.table(columns))
     assert selection.of(0) == []
     assert selection.leader is None
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.lists(st.tuples(ROW, st.sampled_from([0.0, 1.0, 2.0])), min_size=TRIALS * GROUPS, max_size=TRIALS * GROUPS),
+    st.permutations(range(TRIALS * GROUPS)),
+    st.lists(st.integers(0, TRIALS * GROUPS), max_size=4),
+)
+def test_pareto_sets_are_those_of_the_definition_however_rows_come(
+    drawn: list[tuple[tuple[float | None, str], float]], order: list[int], cuts: list[int]
+) -> None:
+    rows, others = [row for row, _ in drawn], [other for _, other in drawn]
+    fronts = Fronts(TRIALS, (Objective("loss", "min"), Objective("gain", "max")))
+    places = [0, *sorted(cuts), len(order)]
+    for start, stop in itertools.pairwise(places):
+        batch = rows_of(order[start:stop], rows, coded=False)
+        gain = pa.array([others[trial] for trial in order[start:stop]], pa.float64())
+        fronts.add(batch.append_column("metric_gain", gain))
+    for group in range(GROUPS):
+        good = {
+            trial: (loss, -others[trial])
+            for trial in range(group * TRIALS, (group + 1) * TRIALS)
+            for loss, status in [rows[trial]]
+            if status == "ok" and loss is not None and math.isfinite(loss)
+        }
+        expected = [
+            (point[0], trial)
+            for trial, point in good.items()
+            if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in good.values())
+        ]
+        assert [(fronts.value(each), each.trial) for each in fronts.of(group)] == sorted(expected)
