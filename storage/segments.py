@@ -27,7 +27,7 @@ from umbel.storage.segment_format import ColumnChoice, SegmentDamagedError, deco
 __all__ = ["Segment", "SegmentScan", "SegmentWriter", "read_segments", "scan_segments"]
 
 #: Rows that wait to be written, in bytes; beyond that `SegmentWriter.add` waits too.
-_MAX_WAITING_BYTES = 64 * 2**20
+_MAX_WAITING_BYTES = 32 * 2**20
 #: How many segments are fetched at once from a store whose answers take time.
 _READERS = 8
 #: Files say which writer made them; it makes each one's bytes unlike any other writer's.
@@ -63,7 +63,7 @@ class SegmentWriter:
         *,
         max_age_s: float = 2.0,
         max_rows: int = 65_536,
-        max_bytes: int = 32 * 2**20,
+        max_bytes: int = 16 * 2**20,
         finish: Callable[[pa.Table], pa.Table] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
