@@ -13,6 +13,7 @@ __all__ = [
     "GraphError",
     "InternalError",
     "NotFoundError",
+    "PromotionRefusedError",
     "ResumeMismatchError",
     "RunHeldError",
     "RunInterrupted",
@@ -24,6 +25,7 @@ __all__ = [
     "StoreFullError",
     "StoreUnavailableError",
     "UmbelError",
+    "UntrustedError",
     "UsageError",
 ]
 
@@ -86,6 +88,10 @@ class NotFoundError(UsageError):
     """A run, node, trial or artifact that was asked for does not exist."""
 
 
+class UntrustedError(UsageError):
+    """Loading a model would run code that a store holds, and nobody has said that its writers are trusted."""
+
+
 class ResumeMismatchError(UsageError):
     """A run of this name exists and was made by another graph, space or code."""
 
@@ -130,6 +136,10 @@ class RunStoppedError(UmbelError):
 
 class ElementFailedError(UmbelError):
     """A value was asked for whose element failed."""
+
+
+class PromotionRefusedError(UmbelError):
+    """A version of a registered model did not pass its gates; ``got`` is the table of what failed."""
 
 
 class RunInterrupted(UmbelError, SystemExit):

@@ -1,8 +1,9 @@
 """Which objects of a store does nothing need any more?
 
-Content (artifacts, packs, code, environments) that no run and no other record names; marks of runs that are gone; what
-writers left that were killed. References are looked for wherever they may stand: digests in any JSON object of the
-store, and in the columns of segments that hold them.
+Content (artifacts, packs, code, environments) that no run, registered model or other record names; marks of runs that
+are gone; what writers left that were killed. References are looked for wherever they may stand: digests in any JSON
+object of the store, in the columns of segments that hold them, and in the tables that versions of registered models
+name, which outlive the runs.
 
 It is safe beside runs that go on. A row that names content is written after the content, by up to the length of a
 trial; so nothing is garbage that is younger than a grace period, or younger than any run that goes on. Content that was
@@ -25,8 +26,10 @@ import pyarrow as pa
 from umbel.scheduler.errors import NotFoundError, StoreError
 from umbel.storage import layout
 from umbel.storage.artifacts import REFRESH_AFTER
+from umbel.storage.model_rows import read_rows
 from umbel.storage.objects import ObjectInfo, ObjectStore
 from umbel.storage.ownership import owner_status
+from umbel.storage.registry_records import read_version
 from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import decode_segment
 
@@ -40,6 +43,7 @@ _MARGIN = timedelta(hours=1)
 _READERS = 16
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _CONTENT = re.compile(r"(?:artifacts/|artifacts/packs/|code/|environments/)([0-9a-f]{64})(?:\.zip|\.diff|\.json)?")
+_VERSION = re.compile(rf"{layout.REGISTRY}/([^/]+)/versions/(\d{{8,}})\.json")
 _CORRUPT = re.compile(r".*\.corrupt(-\d+)?")
 _PROBE = re.compile(r"umbel-write-check-[0-9a-f]{32}")
 #: Columns of segments in which digests stand.
@@ -253,11 +257,30 @@ def _in_json(objects: ObjectStore, path: str) -> set[bytes]:
             read_run_record(objects, folder.rpartition("/")[2])
         except StoreError as error:  # what a damaged record named is not known
             raise ValueError(error.what) from error
+    version = _VERSION.fullmatch(path)
+    if version is not None:
+        return set(_DIGEST.findall(data)) | _in_version(objects, version[1], int(version[2]))
     return set(_DIGEST.findall(data))
+
+
+def _in_version(objects: ObjectStore, model: str, number: int) -> set[bytes]:
+    """The digests in the table of a version: its models, their packs, data, sources and environment."""
+    try:
+        record = read_version(objects, model, number)
+        if record is None:
+            return set()
+        rows = read_rows(objects, record.rows, record.groups, record.by_columns)
+    except (NotFoundError, StoreError) as error:  # the table may not be missing either
+        raise ValueError(error.what) from error
+    return _in_columns(rows.select([name for name in rows.column_names if pa.types.is_string(rows[name].type)]))
 
 
 def _in_segment(data: bytes) -> set[bytes]:
     table, _ = decode_segment(data, lambda names: [name for name in names if name in _COLUMNS])
+    return _in_columns(table)
+
+
+def _in_columns(table: pa.Table) -> set[bytes]:
     found: set[bytes] = set()
     for column in table.columns:
         for chunk in column.cast(pa.string()).chunks:

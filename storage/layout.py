@@ -24,6 +24,8 @@ mentions/index/<id>.parquet               many of these as one object, for store
 memo/<code>/<time>~<run-id>~<sweep>       a sweep of this code began; empty
 artifacts/<sha256>                        models and large values, by content
 artifacts/packs/<sha256>                  many small models, one after another
+registry/<model>/versions/<n>.json        a version of a registered model
+registry/<model>/aliases/<alias>/<n>.json where an alias points: the highest number decides
 ```
 """
 
@@ -40,7 +42,11 @@ __all__ = [
     "FORMAT_VERSION",
     "MENTIONS",
     "MENTIONS_INDEX",
+    "REGISTRY",
     "RUNS",
+    "alias_folder",
+    "alias_record",
+    "aliases_folder",
     "artifact",
     "cancellation",
     "check_name",
@@ -61,6 +67,7 @@ __all__ = [
     "parse_memo_mark",
     "parse_mentions",
     "record",
+    "record_number",
     "run_folder",
     "segment",
     "segment_number",
@@ -69,6 +76,8 @@ __all__ = [
     "trials_folder",
     "tuner",
     "values_folder",
+    "version_record",
+    "versions_folder",
     "worker_note",
     "workers_folder",
 ]
@@ -78,12 +87,15 @@ FORMAT_OBJECT = "umbel.json"
 FORMAT_VERSION = 1
 #: The folder of all runs.
 RUNS = "runs"
+#: The folder of all registered models.
+REGISTRY = "registry"
 #: The folders of what runs mention, and of its index.
 MENTIONS = "mentions"
 MENTIONS_INDEX = "mentions/index"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MENTIONS = re.compile(r"mentions/([A-Za-z0-9_][A-Za-z0-9._-]{0,99})~(\d+)\.arrow")
+_RECORD = re.compile(r"(\d{8,})\.json")
 _SEGMENT = re.compile(r"(\d{8,})\.parquet(\.corrupt(?:-\d+)?)?")
 
 
@@ -236,6 +248,37 @@ def artifact(digest: str) -> str:
 def pack(digest: str) -> str:
     """A pack of small models, by its content."""
     return f"artifacts/packs/{digest}"
+
+
+def versions_folder(model: str) -> str:
+    """The folder of the versions of a registered model."""
+    return f"{REGISTRY}/{model}/versions"
+
+
+def version_record(model: str, number: int) -> str:
+    """The object that says what a version of a registered model is."""
+    return f"{REGISTRY}/{model}/versions/{number:08d}.json"
+
+
+def aliases_folder(model: str) -> str:
+    """The folder of the aliases of a registered model."""
+    return f"{REGISTRY}/{model}/aliases"
+
+
+def alias_folder(model: str, alias: str) -> str:
+    """The folder of the records of where an alias pointed."""
+    return f"{REGISTRY}/{model}/aliases/{alias}"
+
+
+def alias_record(model: str, alias: str, number: int) -> str:
+    """One of these records."""
+    return f"{REGISTRY}/{model}/aliases/{alias}/{number:08d}.json"
+
+
+def record_number(path: str) -> int | None:
+    """The number of a version's or alias's record; None: it is no such record."""
+    match = _RECORD.fullmatch(path.rpartition("/")[2])
+    return None if match is None else int(match[1])
 
 
 def is_name(name: str) -> bool:

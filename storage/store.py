@@ -25,6 +25,7 @@ from umbel.storage.run_records import check_version, read_end, read_run_record
 
 if TYPE_CHECKING:
     from umbel.storage.downstream import Downstream
+    from umbel.storage.registry import Registry
 
 __all__ = ["RunSummary", "Store", "open_store"]
 
@@ -143,6 +144,13 @@ class Store:
             return
         check_version(content.get("format"), f"the store {self.url}")
         self._checked = True
+
+    @property
+    def registry(self) -> Registry:
+        """The registered models of this store."""
+        from umbel.storage.registry import Registry
+
+        return Registry(self.objects)
 
     def downstream(self, digest: str) -> Downstream:
         """Every run, trial and model that was made from something.

@@ -91,6 +91,7 @@ UmbelError
     GraphError
     CodeError
     NotFoundError
+    UntrustedError
     ResumeMismatchError
   StoreError
     StoreFullError
@@ -101,6 +102,7 @@ UmbelError
   ExecutorError
   RunStoppedError
   ElementFailedError
+  PromotionRefusedError
   RunInterrupted
   InternalError
 """

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         GraphError,
         InternalError,
         NotFoundError,
+        PromotionRefusedError,
         ResumeMismatchError,
         RunHeldError,
         RunInterrupted,
@@ -41,16 +42,20 @@ if TYPE_CHECKING:
         StoreFullError,
         StoreUnavailableError,
         UmbelError,
+        UntrustedError,
         UsageError,
     )
     from umbel.scheduler.pruning import Asha, Hyperband, Median
+    from umbel.storage.model_version import ModelVersion
+    from umbel.storage.registry import RegisteredModel, Registry
     from umbel.storage.run import Run
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
     "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
-    "ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError StoreConflictError "
-    "StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UsageError"
+    "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
+    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UntrustedError "
+    "UsageError"
 )
 _HOMES = {
     "umbel.runtime.comparison": "diff",
@@ -68,6 +73,8 @@ _HOMES = {
     "umbel.runtime.why_failed": "why_failed",
     "umbel.scheduler.errors": _ERRORS,
     "umbel.scheduler.pruning": "Asha Hyperband Median",
+    "umbel.storage.model_version": "ModelVersion",
+    "umbel.storage.registry": "RegisteredModel Registry",
     "umbel.storage.run": "Run",
     "umbel.storage.store": "Store open_store",
 }
@@ -103,6 +110,10 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "diff",
     "replay",
     "why_failed",
+    # registered models
+    "Registry",
+    "RegisteredModel",
+    "ModelVersion",
     # errors
     "UmbelError",
     "UsageError",
@@ -111,6 +122,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "CodeError",
     "NotFoundError",
     "ResumeMismatchError",
+    "UntrustedError",
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",
@@ -121,6 +133,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "ElementFailedError",
     "RunInterrupted",
     "RunStoppedError",
+    "PromotionRefusedError",
     "InternalError",
 ]
 

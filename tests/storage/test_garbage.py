@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.storage.conftest import Write, trials_table, write_segment
+from tests.storage.registered import Scale, add_refits, add_run
 from umbel.storage.artifacts import REFRESH_AFTER, put_artifact, put_content
 from umbel.storage.codecs import encode
 from umbel.storage.garbage import GRACE, find_garbage, remove_garbage
@@ -185,3 +187,40 @@ def test_a_damaged_record_that_is_json_protects_all_content(store: Store, record
     found = find_garbage(store.objects)
     assert not any(item.kind == "code" for item in found.items)
     assert any("run.json" in text for text in found.unreadable)
+
+
+def test_what_registered_models_name_outlives_the_runs(tmp_path: Path, record: dict[str, Any]) -> None:
+    store = open_store(str(tmp_path / "store"))
+    source = store.put_code(b"zip")
+    add_run(store, {**record, "source": source})
+    add_refits(store, "gdp", [Scale(10.0), Scale(20.0), Scale(30.0)])
+    of_trials = store.registry.register("gdp", model="m", inputs=[1.0])
+    of_node = store.registry.register("gdp", model="m", models="refit")
+    lost = put(store, "lost")
+    shutil.rmtree(tmp_path / "store" / "runs")
+    age(store)
+    assert paths(store) == [artifact(lost)]
+    remove_garbage(store.objects, find_garbage(store.objects))
+    assert of_trials.load("DEU", trust=True) == Scale(1.0)
+    assert of_node.load("DEU", trust=True) == Scale(10.0)
+    assert store.registry.model("m").version(1).smoke == [1.0]
+    assert len(store.objects.list("artifacts/packs")) == 1
+    assert store.objects.exists(f"code/{source}.zip")
+
+
+@pytest.mark.parametrize("damage", ["record", "table", "no table"])
+def test_no_content_goes_while_a_version_can_not_be_read(tmp_path: Path, record: dict[str, Any], damage: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    add_run(store, record)
+    version = store.registry.register("gdp", model="m")
+    put(store, "lost")
+    root = tmp_path / "store"
+    path = root / ("registry/m/versions/00000001.json" if damage == "record" else artifact(version.record["rows"]))
+    if damage == "no table":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    age(store)
+    found = find_garbage(store.objects)
+    assert found.items == ()
+    assert len(found.unreadable) == 1
