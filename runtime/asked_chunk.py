@@ -60,6 +60,9 @@ class AskedChunk:
         self.keys: list[str | None] = []
         self.params: list[str | None] = []
         self.distributions: list[str | None] = []
+        #: Whether a trial was suggested by a sampler that did not know what came of all before it.
+        self.out_of_order: list[bool] = []
+        self._in_order = True
         self._columns: list[dict[str, object]] = []
 
     def trials(self) -> Iterator[tuple[object, int]]:
@@ -85,6 +88,7 @@ class AskedChunk:
     def _add(self, key: str | None, params: str | None, distributions: str | None, columns: dict[str, object]) -> None:
         # The columns first: another thread makes rows of as many trials as there are outcomes, which come later.
         self._columns.append(columns)
+        self.out_of_order.append(not self._in_order)
         self.keys.append(key)
         self.params.append(params)
         self.distributions.append(distributions)
@@ -101,7 +105,9 @@ class AskedChunk:
         if self._inputs is None or self._inputs.in_order:
             study = self._search.study(name, self.group_keys)
             if study.take_up(self._start, known):
+                self._in_order = {trial.number for trial in known}.issuperset(range(self._start))
                 return study
+        self._in_order = False
         # Others work on this study too, or it was begun with another version: what they did is put in as it is.
         study = self._search.study(name, self.group_keys, salt=self._start)
         study.put([trial for trial in known if trial.params is not None])
@@ -112,6 +118,10 @@ class AskedChunk:
         number = trial - self.first + self._start
         if self._study is not None and self.params[trial - self.first] is not None:
             self._study.tell(number, values, pruned_at)
+
+    def leave_open(self) -> None:
+        """What came of a trial will be known only when it has been tried again: the next ones don't know of it."""
+        self._in_order = False
 
     # ---- columns -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ read back from the segments when a run is resumed. The ledger knows nothing of w
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from umbel.runtime.asked_chunk import AskedChunk
-from umbel.runtime.credentials import hidden_values
+from umbel.runtime.best_trials import BestTrials
+from umbel.runtime.earlier_trials import EarlierTrials
 from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.literals import Literals
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
 from umbel.runtime.programs import InputKind, LeaseInputs, StudyInputs, SweepProgram
-from umbel.runtime.results import Best
 from umbel.runtime.rows import (
     ElementOutcome,
     Outcome,
@@ -33,7 +32,6 @@ from umbel.runtime.rows import (
     output_rows,
 )
 from umbel.runtime.rungs import RungBook
-from umbel.runtime.selection import Fronts, Selection
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.study_records import StudyRecords
@@ -41,12 +39,10 @@ from umbel.runtime.values import ValueHandle, item_digest, load_value, store_val
 from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.engine import Restored
 from umbel.scheduler.graph import NodeId
-from umbel.scheduler.identity import group_key
 from umbel.scheduler.intervals import IntervalSet
 from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
 from umbel.storage.columns import booleans, contains, int_values, python_values
 from umbel.storage.layout import output_folder, trials_folder, values_folder
-from umbel.storage.memo import Memo
 from umbel.storage.mentions import Mentions
 from umbel.storage.objects import ObjectStore
 from umbel.storage.segments import SegmentWriter, scan_segments
@@ -60,6 +56,19 @@ DRIVER = "driver"
 TRIAL_COLUMNS = ("trial", "status", "attempt", "data", "model")
 RUNG_COLUMNS = ("steps", "rungs")
 VALUE_COLUMNS = ("element", "status", "attempt", "digest", "format", "size", "length", "payload", "model")
+#: By why an element was given up, its status and error.
+LOSSES = {
+    LossCause.HUNG: ("timeout", f"its worker stopped answering, so it was ended; {DEATHS_TO_LOSE} times"),
+    LossCause.CRASHED: (
+        "lost",
+        f"its worker process died while it ran (killed, crashed or out of memory); {DEATHS_TO_LOSE} times",
+    ),
+    LossCause.PREEMPTED: (
+        "lost",
+        f"its node was lost while it ran, at least {LOSSES_TO_SUSPECT} times in a row: "
+        "it takes nodes down, or runs about as long as they last",
+    ),
+}
 
 
 class Ledger:
@@ -100,40 +109,23 @@ class Ledger:
         self.sizes = Sizes(plan, self._length, self._value)
         #: What trials reported on their way, of sweeps that prune.
         self.rungs = RungBook(plan.programs)
-        self._selections: dict[NodeId, Selection | Fronts] = {}
+        #: The best trials of each sweep so far.
+        self.best = BestTrials(plan, self.sizes)
+        #: What earlier runs have done.
+        self.earlier = EarlierTrials(plan, self.sizes, self._data_of, self._rows_of)
         self._rows: dict[NodeId, TrialRows] = {}
-        self._without_best: dict[NodeId, list[int]] = {}
         #: Elements that did not end well; and those among them that failed themselves, not for want of an input.
         self.failed = self.own_failures = 0
         self._own_failed: dict[NodeId, int] = {}
         #: The digests that rows mention.
         self.mentions = Mentions()
-        #: By sweep, where to look for results of earlier runs.
-        self.memos: dict[NodeId, Memo] = {}
-        #: Trials whose results were taken over from earlier runs.
-        self.reused = 0
         #: Of sweeps with an adaptive search.
-        self._studies: dict[NodeId, StudyRecords] = {}
+        self._studies = {
+            planned.id: StudyRecords(planned.node.source.trials, planned.node.metrics)
+            for planned in plan.nodes
+            if isinstance(planned.node, Sweep) and planned.node.search is not None
+        }
         self._writer.keep_order([self._folder(planned) for planned in plan.nodes])
-        self._prepare()
-
-    def _prepare(self) -> None:
-        for planned in self._plan.nodes:
-            if isinstance(planned.node, Sweep):
-                wanted = [
-                    p.node.k or 1
-                    for p in self._plan.nodes
-                    if isinstance(p.node, BestNode) and p.node.sweep is planned.node
-                ]
-                node = planned.node
-                first, *others = node.objectives
-                self._selections[planned.id] = (
-                    Fronts(node.source.trials, node.objectives)
-                    if others
-                    else Selection(node.source.trials, first.metric, first.mode, max(wanted, default=1))
-                )
-                if node.search is not None:
-                    self._studies[planned.id] = StudyRecords(node.source.trials, node.metrics)
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
@@ -162,20 +154,14 @@ class Ledger:
                 if retry_failed and bad.any():
                     table, bad = table.filter(booleans(~bad)), np.zeros(int((~bad).sum()), np.bool_)
                 elements = int_values(table.column("trial" if is_sweep else "element"))
-                _add_elements(done, elements)
+                done.add_each(elements)
                 if failed:  # what was tried again counts as it ended then
                     for element in elements.tolist():
                         failed.remove(element, element + 1)
                         own.discard(element)
-                _add_elements(failed, elements[bad])
+                failed.add_each(elements[bad])
                 own.update(elements[bad & (int_values(table.column("attempt")) > 0)].tolist())
-                if is_sweep:
-                    self._selections[planned.id].add(table)
-                    self.rungs.add_rows(planned.id, table, restored=True)
-                    if planned.id in self._studies:
-                        self._studies[planned.id].add(table)
-                elif planned.consumed:
-                    self._keep_handles(planned, table)
+                self._heed(planned, table, restored=True)
             if done:
                 restored[planned.id] = Restored(done, failed)
                 self.failed += len(failed)
@@ -272,13 +258,17 @@ class Ledger:
             return
         self._writer.add(self._folder(planned), batch)
         self._mention(planned, batch)
+        self._heed(planned, batch, restored=restored)
+
+    def _heed(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table, *, restored: bool) -> None:
+        """Keep of rows what later elements need."""
         if isinstance(planned.node, Sweep):
-            self._selections[planned.id].add(batch)
-            self.rungs.add_rows(planned.id, batch, restored=restored)
+            self.best.add(planned.id, rows)
+            self.rungs.add_rows(planned.id, rows, restored=restored)
             if planned.id in self._studies:
-                self._studies[planned.id].add(batch)
+                self._studies[planned.id].add(rows)
         elif planned.consumed:
-            self._keep_handles(planned, batch)
+            self._keep_handles(planned, rows)
 
     def _mention(self, planned: PlannedNode, rows: pa.RecordBatch | pa.Table) -> None:
         if isinstance(planned.node, Sweep):
@@ -303,7 +293,7 @@ class Ledger:
         """Record elements as failed because of one that they needed."""
         cause = self._plan.nodes[command.cause_node]
         if isinstance(cause.node, BestNode):
-            why = self._no_best(cause, command.cause_element)
+            why = self.best.reason(cause, command.cause_element)
         else:
             where = f"element {command.cause_element} of " if cause.node.fans_out else ""
             problem = self.sizes.problems.get(command.cause_node)
@@ -313,20 +303,7 @@ class Ledger:
 
     def lose(self, command: LoseElement) -> None:
         """Record an element as lost with its workers, or as timed out if they hung."""
-        match command.cause:
-            case LossCause.HUNG:
-                status, error = "timeout", f"its worker stopped answering, so it was ended; {DEATHS_TO_LOSE} times"
-            case LossCause.CRASHED:
-                status = "lost"
-                error = (
-                    f"its worker process died while it ran (killed, crashed or out of memory); {DEATHS_TO_LOSE} times"
-                )
-            case LossCause.PREEMPTED:
-                status = "lost"
-                error = (
-                    f"its node was lost while it ran, at least {LOSSES_TO_SUSPECT} times in a row: "
-                    "it takes nodes down, or runs about as long as they last"
-                )
+        status, error = LOSSES[command.cause]
         planned = self._plan.nodes[command.node]
         self.own_failures += 1
         self._end(planned, command.element, command.element + 1, status, error, command.attempt)
@@ -336,13 +313,13 @@ class Ledger:
         now = self._clock()
         program = self._plan.programs.get(planned.id)
         if isinstance(program, SweepProgram):
-            rows = self._rows.setdefault(planned.id, TrialRows(program, self._place))
+            rows = self._rows_of(planned.id)
             trials = program.source.trials
             while start < stop:
                 group = start // trials
                 end = min(stop, (group + 1) * trials)
                 keys, first = self.sizes.groups(planned.id)[group], group * trials
-                data = self._data_of(planned, group)
+                data = self._data_of(planned.id, group)
                 chunk: TrialChunk | AskedChunk
                 if program.search is None:
                     chunk = TrialChunk(program, keys, group, start - first, end - first, data)
@@ -357,7 +334,16 @@ class Ledger:
             code = program.code if program is not None else ""
             self._add(planned, element_rows(self._place, code, start, ended, attempt))
 
-    def _data_of(self, planned: PlannedNode, group: int) -> str | None:
+    def _rows_of(self, node: NodeId) -> TrialRows:
+        if node not in self._rows:
+            program = self._plan.programs[node]
+            assert isinstance(program, SweepProgram)
+            self._rows[node] = TrialRows(program, self._place)
+        return self._rows[node]
+
+    def _data_of(self, node: NodeId, group: int) -> str | None:
+        """The digest of a group's data; None: there are none."""
+        planned = self._plan.nodes[node]
         assert isinstance(planned.node, Sweep)
         if not planned.node.has_data:
             return None
@@ -372,125 +358,44 @@ class Ledger:
             return item_digest(handle, group % handle.length)
         return handle.digest
 
-    # ---- trials of earlier runs ----------------------------------------------------------------------------
+    # ---- what the driver does itself -----------------------------------------------------------------------
 
     def recall(self, node: NodeId, start: int, stop: int) -> tuple[tuple[int, int], ...]:
         """Take over what earlier runs have of the trials ``[start, stop)``; returns which these are."""
-        planned, program = self._plan.nodes[node], self._plan.programs[node]
-        assert isinstance(program, SweepProgram)
         found = IntervalSet()
-        rows = self._rows.setdefault(node, TrialRows(program, self._place))
-        trials = program.source.trials
-        while start < stop:
-            group = start // trials
-            first, end = group * trials, min(stop, (group + 1) * trials)
-            keys = self.sizes.groups(node)[group]
-            chunk = TrialChunk(program, keys, group, start - first, end - first, self._data_of(planned, group))
-            known = self.memos[node].find(chunk.keys)
-            if known is not None:
-                numbers = [start + position for position in known[0]]
-                self._add(planned, rows.reused(known[1], numbers), restored=True)
-                _add_elements(found, np.asarray(numbers))
-            start = end
-        self.reused += len(found)
+        for numbers, rows in self.earlier.find(node, start, stop):
+            self._add(self._plan.nodes[node], rows, restored=True)
+            found.add_each(np.asarray(numbers))
         return tuple(found)
-
-    # ---- best trials ---------------------------------------------------------------------------------------
 
     def evaluate(self, node: NodeId, start: int, stop: int) -> tuple[int, ...]:
         """Choose the best trials of the groups ``[start, stop)``; returns the groups that have none."""
         planned = self._plan.nodes[node]
-        assert isinstance(planned.node, BestNode)
         outcomes: list[ElementOutcome] = []
         without: list[int] = []
         for group in range(start, stop):
-            chosen = self._best_of(planned, group)
+            chosen = self.best.choose(planned, group)
             now = self._clock()
-            if chosen:
-                one = planned.node.k is None and len(planned.node.sweep.objectives) == 1
-                value = chosen[0] if one else chosen
-                outcomes.append(ElementOutcome(now, 0.0, store_value(value, self._objects)))
+            if chosen is not None:
+                outcomes.append(ElementOutcome(now, 0.0, store_value(chosen, self._objects)))
             else:
                 without.append(group)
-                outcomes.append(ElementOutcome(now, 0.0, None, "failed", self._no_best(planned, group)))
+                outcomes.append(ElementOutcome(now, 0.0, None, "failed", self.best.reason(planned, group)))
         self.failed += len(without)
-        self._without_best.setdefault(node, []).extend(without)
         self._add(planned, element_rows(self._place, "", start, outcomes, 1))
         return tuple(without)
 
-    def _no_best(self, planned: PlannedNode, group: int) -> str:
-        assert isinstance(planned.node, BestNode)
-        sweep, text = planned.node.sweep, self._group_text(planned, group)
-        metrics = " and ".join(map(repr, sweep.metrics))
-        return f"no trial of group {text} in sweep {sweep.name!r} succeeded with a finite {metrics}"
-
-    def _best_of(self, planned: PlannedNode, group: int) -> list[Best]:
-        node = planned.node
-        assert isinstance(node, BestNode)
-        (sweep_id,) = planned.sources
-        assert sweep_id is not None
-        selection, source = self._selections[sweep_id], node.sweep.source
-        keys, hidden = dict(self.sizes.groups(planned.id)[group]), hidden_values(source.space)
-        chosen: list[Best] = []
-        best = selection.of(group)
-        for candidate in best if len(node.sweep.objectives) > 1 else best[: node.k or 1]:
-            position = candidate.trial - group * source.trials
-            batch = source.batch(group_key(keys), position, position + 1)
-            search = node.sweep.search
-            config = (
-                batch.configs(keys)[0]
-                if search is None or candidate.params is None
-                else search.config(json.loads(candidate.params), keys)
-            )
-            chosen.append(
-                Best(
-                    keys,
-                    hidden.config(config),
-                    selection.value(candidate),
-                    dict(candidate.metrics),
-                    candidate.trial,
-                    int(batch.seeds[0]),
-                    candidate.model,
-                )
-            )
-        return chosen
+    # ---- what is told --------------------------------------------------------------------------------------
 
     def warnings(self) -> Iterable[str]:
         """What the user should know at the end."""
-        without: dict[str, list[str]] = {}
-        for node, (cause, _) in self.sizes.unsizable.items():
-            without.setdefault(self._plan.nodes[cause].name, []).append(self._plan.nodes[node].name)
-        for cause_name, names in without.items():
-            they_have = "it has" if len(names) == 1 else "they have"
-            named = ", ".join(map(repr, names))
-            yield f"{named} not run: how many elements {they_have} is not known, because {cause_name!r} failed"
-        for node, groups in self._without_best.items():
-            if not groups:
-                continue
-            planned = self._plan.nodes[node]
-            shown = ", ".join(self._group_text(planned, group) for group in groups[:5])
-            more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
-            yield (
-                f"{len(groups)} of {self.sizes.size(node)} groups have no best trial in {planned.name!r}, because none "
-                f"succeeded: {shown}{more}"
-            )
-
+        yield from self.sizes.warnings()
+        yield from self.best.warnings()
         for name in self.rungs.silent():
             yield (
                 f"no trial of sweep {name!r} was stopped early, although it says prune=, because none reported on its "
                 "way: call umbel.report(metrics, step=…) in its function"
             )
-
-    def leader(self) -> str | None:
-        """The best trial of the last sweep that has one, for progress."""
-        for planned in reversed(self._plan.nodes):
-            if isinstance(planned.node, Sweep):
-                selection = self._selections[planned.id]
-                if selection.leader is not None:
-                    group = selection.leader.trial // planned.node.source.trials
-                    where = f" ({self._group_text(planned, group)})" if planned.node.axes else ""
-                    return f"{planned.node.metrics[0]} {selection.value(selection.leader):.4g}{where}"
-        return None
 
     # ---- names ---------------------------------------------------------------------------------------------
 
@@ -498,21 +403,3 @@ class Ledger:
         if isinstance(planned.node, Sweep):
             return trials_folder(self._run_id, planned.name)
         return values_folder(self._run_id, planned.name)
-
-    def _group_text(self, planned: PlannedNode, element: int) -> str:
-        node = planned.node
-        groups = self.sizes.groups(planned.id)
-        group = element // node.source.trials if isinstance(node, Sweep) else element
-        return ", ".join(f"{key}={value}" for key, value in groups[group].items()) or "(all)"
-
-
-def _add_elements(held: IntervalSet, elements: np.ndarray) -> None:
-    """Add single elements, most of them neighbours, in a few runs."""
-    if not len(elements):
-        return
-    ordered = np.sort(elements, kind="stable")  # nearly sorted already, which this kind makes use of
-    cuts = np.flatnonzero(np.diff(ordered) > 1)
-    starts = np.concatenate([ordered[:1], ordered[cuts + 1]])
-    stops = np.concatenate([ordered[cuts], ordered[-1:]]) + 1
-    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-        held.add(start, stop)

@@ -31,7 +31,7 @@ from umbel.storage.columns import (
     timestamps,
 )
 from umbel.storage.packs import MODEL, MODEL_AT, MODEL_PAYLOAD
-from umbel.storage.trial_rows import metric_column
+from umbel.storage.trial_rows import OUT_OF_ORDER, metric_column
 
 __all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
 
@@ -186,6 +186,9 @@ class TrialRows:
             columns["distributions"] = coded(
                 [each for part, chunk in asked for each in _cut(part, chunk.distributions)]
             )
+            out_of_order = [each for part, chunk in asked for each in _cut(part, chunk.out_of_order)]
+            if any(out_of_order):
+                columns[OUT_OF_ORDER] = booleans(out_of_order)
         return pa.record_batch(columns)
 
     def _configs(self, parts: Sequence[TrialPart]) -> Iterable[tuple[str, pa.Array]]:

@@ -27,6 +27,7 @@ from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.recording import modules_of, record_programs, source_files
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
+from umbel.runtime.study_identity import study_identity
 from umbel.scheduler.engine import Engine, Restored
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
 from umbel.scheduler.graph import Graph, NodeId
@@ -39,6 +40,7 @@ from umbel.storage.redaction import redact_url
 from umbel.storage.run import Run
 from umbel.storage.segments import SegmentWriter
 from umbel.storage.store import Store, open_store
+from umbel.storage.study_memo import StudyMemo
 
 __all__ = ["default_store", "run"]
 
@@ -247,14 +249,22 @@ def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, A
     """The plan's graph, with the sweeps whose trials an earlier run may have done marked as such."""
     specs = list(plan.graph)
     for planned in plan.nodes:
-        if not isinstance(planned.node, Sweep) or not planned.node.task.cache or planned.node.search is not None:
+        node = planned.node
+        if not isinstance(node, Sweep) or not node.task.cache:
             continue
-        code = plan.code[planned.id].digest
-        mark_sweep(store.objects, code, str(record["created"]), str(record["id"]), planned.name)
+        kind: type[Memo | StudyMemo] = Memo
+        marked: str | None = plan.code[planned.id].digest
+        if node.search is not None:
+            # Which of its trials are pruned depends on when others were heard of, and so does what is suggested next.
+            kind = StudyMemo
+            marked = study_identity(marked or "", node.search, node.metrics) if node.pruning is None else None
+        if marked is None:
+            continue
+        mark_sweep(store.objects, marked, str(record["created"]), str(record["id"]), planned.name)
         if not fresh:
-            memo = Memo(store.objects, code, str(record["id"]), planned.node.metrics, planned.node.keep)
+            memo = kind(store.objects, marked, str(record["id"]), node.metrics, node.keep)
             if memo:
-                ledger.memos[planned.id] = memo
+                ledger.earlier.look_into(planned.id, memo)
                 specs[planned.id] = replace(specs[planned.id], recalls=True)
     return Graph(specs)
 
@@ -272,7 +282,8 @@ def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapse
     if resumed == session.total:
         return f"everything is done already: {format_count(session.total)} elements{failed}"
     again = f", {format_count(resumed)} of them before" if resumed else ""
-    reused = f", {format_count(ledger.reused)} taken over from earlier runs" if ledger.reused else ""
+    taken_over = ledger.earlier.reused
+    reused = f", {format_count(taken_over)} taken over from earlier runs" if taken_over else ""
     return f"done: {format_count(session.total)} elements{again}{reused}{failed} in {format_duration(elapsed_s)}"
 
 

@@ -29,7 +29,7 @@ from umbel.scheduler.pareto import Objective
 from umbel.scheduler.sampling import MAX_TRIALS, SEARCHES, TrialSource
 from umbel.scheduler.space import Space
 
-__all__ = ["adaptive_search", "is_adaptive", "placeholder_space"]
+__all__ = ["Factory", "adaptive_search", "is_adaptive", "placeholder_space"]
 
 _KNOWN = ", ".join(f'"{name}"' for name in dict.fromkeys((*SEARCHES, *SAMPLERS)))
 
@@ -143,20 +143,21 @@ def _maker(search: Any) -> MakeSampler:
         return NamedSampler(search)
     if _is_sampler(search):
         return CopiedSampler(search)
-    return _Factory(search)
+    return Factory(search)
 
 
-class _Factory:
+class Factory:
     """A user's function from a group to a sampler."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
+        self.make = make
 
     def __call__(self, group: Any, seed: int) -> Any:
-        sampler = self._make(dict(group))
+        """The sampler of a group."""
+        sampler = self.make(dict(group))
         if not _is_sampler(sampler):
             raise UsageError(
-                f"the function {_label(self._make)!r}, given as search=, did not return a sampler",
+                f"the function {_label(self.make)!r}, given as search=, did not return a sampler",
                 got=sampler,
                 expected="an optuna.samplers sampler",
                 hint="a function whose parameter is called trial defines the space instead",

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from umbel.scheduler.pareto import Objective, non_dominated
 from umbel.storage.columns import contains, float_values, int_values, integers, python_values
-from umbel.storage.trial_rows import PRUNED, SUCCEEDED, judged_by, metric_column
+from umbel.storage.trial_rows import PRUNED, SUCCEEDED, WHOLE, judged_by, metric_column
 
 __all__ = ["Candidate", "Fronts", "Selection"]
 
@@ -131,7 +131,7 @@ class Fronts:
         if rows.num_rows == 0:
             return
         scores = judged_by(rows, self._objectives)
-        whole = contains(rows.column("status"), SUCCEEDED - PRUNED)
+        whole = contains(rows.column("status"), WHOLE)
         places = np.flatnonzero(np.isfinite(scores).all(axis=1) & whole)
         if not len(places):
             return

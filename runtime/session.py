@@ -340,7 +340,7 @@ class Session:
             rate_per_s=rate,
             eta_s=left / rate if rate and not self.growing else None,
             elapsed_s=now - self._started,
-            best=self.ledger.leader(),
+            best=self.ledger.best.leader(),
             stage=stage,
             growing=self.growing,
         )

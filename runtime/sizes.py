@@ -7,7 +7,7 @@ not know where values lie, nor how anything is scheduled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from umbel.runtime.nodes import BestNode, Sweep
 from umbel.runtime.plan import Plan, PlannedNode
@@ -69,10 +69,26 @@ class Sizes:
             (node,) = (source for source in planned.sources if source is not None)
         return self._groups.get(node, ())
 
+    def group_text(self, planned: PlannedNode, element: int) -> str:
+        """The group of a trial, or of an element of a node of best trials, in words."""
+        node = planned.node
+        group = element // node.source.trials if isinstance(node, Sweep) else element
+        return ", ".join(f"{key}={value}" for key, value in self.groups(planned.id)[group].items()) or "(all)"
+
     @property
     def unsizable(self) -> Mapping[NodeId, Cause]:
         """The nodes whose size will never be known, and the failed element that it depends on."""
         return self._unsizable
+
+    def warnings(self) -> Iterable[str]:
+        """Which nodes were not run because how many elements they have is not known, a line a cause."""
+        without: dict[str, list[str]] = {}
+        for node, (cause, _) in self._unsizable.items():
+            without.setdefault(self._plan.nodes[cause].name, []).append(self._plan.nodes[node].name)
+        for cause_name, names in without.items():
+            they_have = "it has" if len(names) == 1 else "they have"
+            named = ", ".join(map(repr, names))
+            yield f"{named} not run: how many elements {they_have} is not known, because {cause_name!r} failed"
 
     @property
     def found(self) -> dict[str, int | None]:

@@ -22,6 +22,7 @@ from umbel.scheduler.sampling import Search, TrialSource, rounds_of_grid, valida
 from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
 from umbel.storage.redaction import is_secret_name
+from umbel.storage.trial_rows import OUT_OF_ORDER
 
 __all__ = ["groups_of", "sweep"]
 
@@ -42,6 +43,7 @@ RESERVED = frozenset(
             "reused_from",
             "steps",
             "rungs",
+            OUT_OF_ORDER,
         ),
     }
 )

@@ -112,7 +112,11 @@ class SweepLease(RunningLease):
         program, first = self._program, group * self._program.source.trials
         if program.search is None:
             return TrialChunk(program, keys, group, start - first, stop - first, data)
-        return AskedChunk(program, keys, group, start - first, stop - first, data, self._inputs.study)
+        study = self._inputs.study
+        for trial in () if study is None else study.known:
+            if trial.values is not None and trial.pruned_at is None:
+                self._is_best(trial.values, group)  # so that a model is kept only if it is better than these
+        return AskedChunk(program, keys, group, start - first, stop - first, data, study)
 
     def _group_handles(self, group_in_lease: int) -> list[tuple[ValueHandle, ...]]:
         chosen: list[tuple[ValueHandle, ...]] = []
@@ -141,7 +145,7 @@ class SweepLease(RunningLease):
         self._tail = kept.tail = tail = Tail()
         add, board = outcomes.append, self._board
         index = chunk.first
-        tell = chunk.tell if isinstance(chunk, AskedChunk) else None
+        asked = chunk if isinstance(chunk, AskedChunk) else None
         for config, seed in chunk.trials():
             self._current_since = started = clock()
             self._current = index
@@ -180,8 +184,10 @@ class SweepLease(RunningLease):
                 context.state = None
             if tail:
                 outcome.output = tail.take()
-            if tell is not None and not outcome.retry:
-                tell(index, self._values(outcome), outcome.steps if outcome.status == "pruned" else None)
+            if asked is not None and outcome.retry:
+                asked.leave_open()
+            elif asked is not None:
+                asked.tell(index, self._values(outcome), outcome.steps if outcome.status == "pruned" else None)
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
         return index == chunk.stop

@@ -21,7 +21,7 @@ code/<sha256>.diff                        what differed from the last commit
 environments/<sha256>.json                what was installed
 mentions/<run-id>~<time>.arrow             which digests a run that is done mentions, and where
 mentions/index/<id>.parquet               many of these as one object, for stores whose answers take time
-memo/<code>/<time>~<run-id>~<sweep>       a sweep of this code began; empty
+memo/<code>/<time>~<run-id>~<sweep>       a sweep of this code (or with studies of this identity) began; empty
 artifacts/<sha256>                        models and large values, by content
 artifacts/packs/<sha256>                  many small models, one after another
 registry/<model>/versions/<n>.json        a version of a registered model

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +24,14 @@ from umbel.storage.objects import ObjectStore
 from umbel.storage.run_records import read_run_record
 from umbel.storage.segment_format import SegmentDamagedError, decode_segment, plain, unify
 from umbel.storage.segments import scan_segments
-from umbel.storage.trial_rows import metric_column
+from umbel.storage.trial_rows import WHOLE, metric_column
 
-__all__ = ["Memo", "mark_sweep"]
+__all__ = ["Memo", "SegmentCache", "earlier_sweeps", "mark_sweep", "recorded_sweep", "with_origin"]
 
 #: Whose models a sweep keeps, from few to many.
 _KEEPS = ("none", "best", "all")
 #: How many earlier runs are looked into: the newest ones.
 MOST_RUNS = 20
-#: What is taken over. Whether a trial is pruned depends on others, so its row says nothing to another sweep.
-WHOLE = frozenset({"ok"})
 #: Decoded segments that are kept: groups that follow one another lie in the same ones.
 KEPT_SEGMENTS = 4
 #: Hexadecimal digits of a key that are looked up; the whole key is compared afterwards.
@@ -44,7 +43,7 @@ def mark_sweep(objects: ObjectStore, code: str, created: str, run_id: str, sweep
 
     Args:
         objects: the store.
-        code: the fingerprint of the sweep's function.
+        code: the fingerprint of the sweep's function; of an adaptive search the identity of its studies.
         created: when the run was made, as in its record (ISO 8601, UTC).
         run_id: the run.
         sweep: the sweep's name.
@@ -84,11 +83,9 @@ class Memo:
         self._objects = objects
         self._keep = keep
         self._metrics = [metric_column(metric) for metric in metrics]
-        marks = (layout.parse_memo_mark(path) for path in objects.list(layout.memo_folder(code)))
-        others = [mark for mark in marks if mark is not None and mark[1] != run_id]
-        self._unread = sorted(others, reverse=True)[:MOST_RUNS]
+        self._unread = earlier_sweeps(objects, code, run_id)
         self._earlier: list[_Earlier] = []
-        self._segments: OrderedDict[str, pa.Table | None] = OrderedDict()
+        self._segments = SegmentCache(objects)
 
     def __bool__(self) -> bool:
         return bool(self._earlier or self._unread)
@@ -128,7 +125,7 @@ class Memo:
         return self._earlier
 
     def _read(self, run_id: str, sweep: str) -> _Earlier | None:
-        if not self._kept_enough(run_id, sweep):
+        if recorded_sweep(self._objects, run_id, sweep, self._keep) is None:
             return None
         paths: list[str] = []
         prefixes, segments, rows = [], [], []
@@ -154,17 +151,6 @@ class Memo:
             run_id, sweep, every[order], np.concatenate(segments)[order], np.concatenate(rows)[order], tuple(paths)
         )
 
-    def _kept_enough(self, run_id: str, sweep: str) -> bool:
-        try:
-            record = read_run_record(self._objects, run_id) or {}
-        except StoreCorruptError:
-            return False  # whoever asks for that run is told; here it only can't be used
-        for node in (record.get("graph") or {}).get("nodes") or ():
-            if node.get("name") == sweep and node.get("sweep"):
-                kept = node["sweep"].get("keep", "best")
-                return _KEEPS.index(kept) >= _KEEPS.index(self._keep) if kept in _KEEPS else False
-        return False
-
     def _rows_of(self, earlier: _Earlier, wanted: dict[int, str]) -> list[tuple[list[int], pa.Table]]:
         """By segment: the positions of the keys found there, and their rows."""
         if not len(earlier.prefixes):
@@ -176,7 +162,7 @@ class Memo:
         positions, places = positions[hits], places[hits]
         found: list[tuple[list[int], pa.Table]] = []
         for number in np.unique(earlier.segment[places]).tolist():
-            table = self._segment(earlier.paths[number])
+            table = self._segments.get(earlier.paths[number])
             here = earlier.segment[places] == number
             if table is None:
                 continue
@@ -187,26 +173,60 @@ class Memo:
                 rows = rows.filter(pa.array(same))
                 candidates = [p for p, is_same in zip(candidates, same, strict=True) if is_same]
             if candidates:
-                found.append((candidates, _with_origin(rows, earlier)))
+                found.append((candidates, with_origin(rows, earlier.run_id, earlier.sweep)))
         return found
 
-    def _segment(self, path: str) -> pa.Table | None:
-        if path in self._segments:
-            self._segments.move_to_end(path)
-            return self._segments[path]
+
+class SegmentCache:
+    """The segments that were read last, decoded."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._held: OrderedDict[str, pa.Table | None] = OrderedDict()
+
+    def get(self, path: str) -> pa.Table | None:
+        """A segment; None: it is gone or spoilt since its keys were read, so what it held is run.
+
+        Raises:
+            StoreError: the store can't be read.
+        """
+        if path in self._held:
+            self._held.move_to_end(path)
+            return self._held[path]
         try:
             table: pa.Table | None = plain(decode_segment(self._objects.read(path))[0])
-        except (NotFoundError, SegmentDamagedError):  # gone or spoilt since its keys were read: what it held is run
+        except (NotFoundError, SegmentDamagedError):
             table = None
-        self._segments[path] = table
-        while len(self._segments) > KEPT_SEGMENTS:
-            self._segments.popitem(last=False)
+        self._held[path] = table
+        while len(self._held) > KEPT_SEGMENTS:
+            self._held.popitem(last=False)
         return table
 
 
-def _with_origin(rows: pa.Table, earlier: _Earlier) -> pa.Table:
+def earlier_sweeps(objects: ObjectStore, code: str, run_id: str) -> list[tuple[str, str, str]]:
+    """When the newest sweeps under a mark began, their runs and names, the newest first, without those of a run."""
+    marks = (layout.parse_memo_mark(path) for path in objects.list(layout.memo_folder(code)))
+    others = [mark for mark in marks if mark is not None and mark[1] != run_id]
+    return sorted(others, reverse=True)[:MOST_RUNS]
+
+
+def recorded_sweep(objects: ObjectStore, run_id: str, sweep: str, keep: str) -> dict[str, Any] | None:
+    """A sweep's node as its run.json has it; None: there is none, or it kept fewer models than ``keep`` asks for."""
+    try:
+        record = read_run_record(objects, run_id) or {}
+    except StoreCorruptError:
+        return None  # whoever asks for that run is told; here it only can't be used
+    for node in (record.get("graph") or {}).get("nodes") or ():
+        if node.get("name") == sweep and node.get("sweep"):
+            kept = node["sweep"].get("keep", "best")
+            enough = kept in _KEEPS and _KEEPS.index(kept) >= _KEEPS.index(keep)
+            return dict(node) if enough else None
+    return None
+
+
+def with_origin(rows: pa.Table, run_id: str, sweep: str) -> pa.Table:
     """The rows, saying where they were run: one that was taken over itself says where from."""
-    origin = [f"{earlier.run_id}/{earlier.sweep}/{trial}" for trial in int_values(rows["trial"]).tolist()]
+    origin = [f"{run_id}/{sweep}/{trial}" for trial in int_values(rows["trial"]).tolist()]
     if "reused_from" in rows.column_names:
         before = python_values(rows["reused_from"])
         origin = [old or new for old, new in zip(before, origin, strict=True)]

@@ -23,8 +23,10 @@ from umbel.storage.segment_format import unify
 from umbel.storage.segments import read_segments, scan_segments
 
 __all__ = [
+    "OUT_OF_ORDER",
     "PRUNED",
     "SUCCEEDED",
+    "WHOLE",
     "best_trials",
     "empty_trials",
     "judged_by",
@@ -39,6 +41,10 @@ __all__ = [
 SUCCEEDED = frozenset({"ok", "pruned"})
 #: Of these, the status of trials that did not run to their end.
 PRUNED = frozenset({"pruned"})
+#: What later runs may take over. Whether a trial is pruned depends on others, so its row says nothing to another sweep.
+WHOLE = SUCCEEDED - PRUNED
+#: The column that is true of trials which an adaptive search suggested without knowing what came of all before them.
+OUT_OF_ORDER = "out_of_order"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 _STARTED = pa.timestamp("us", "UTC")
 _HEAD = {"run": pa.string(), "sweep": pa.string(), "trial": pa.int64()}
@@ -99,7 +105,7 @@ def best_trials(objects: ObjectStore, run_id: str, sweep: SweepRecord) -> tuple[
     trials = int_values(rows["trial"])
     scores = judged_by(rows, sweep.objectives)
     single = len(columns) == 1
-    counts = np.isfinite(scores).all(axis=1) & contains(rows["status"], SUCCEEDED if single else SUCCEEDED - PRUNED)
+    counts = np.isfinite(scores).all(axis=1) & contains(rows["status"], SUCCEEDED if single else WHOLE)
     pruned = contains(rows["status"], PRUNED)[counts]
     trials, scores = trials[counts], scores[counts]
     groups = trials // sweep.trials
