@@ -26,6 +26,9 @@ artifacts/<sha256>                        models and large values, by content
 artifacts/packs/<sha256>                  many small models, one after another
 registry/<model>/versions/<n>.json        a version of a registered model
 registry/<model>/aliases/<alias>/<n>.json where an alias points: the highest number decides
+registry/<model>/predictions/<day>/<time>-<random>.parquet   what a served model answered
+registry/<model>/outcomes/<day>/<time>-<random>.parquet      what turned out to be true
+registry/<model>/profiles/<version>.json                     the training data of a version, in figures
 ```
 """
 
@@ -40,6 +43,7 @@ from umbel.scheduler.errors import UsageError
 __all__ = [
     "FORMAT_OBJECT",
     "FORMAT_VERSION",
+    "LOG_KINDS",
     "MENTIONS",
     "MENTIONS_INDEX",
     "REGISTRY",
@@ -56,6 +60,9 @@ __all__ = [
     "end",
     "environment",
     "is_name",
+    "log_day",
+    "log_folder",
+    "log_object",
     "memo_folder",
     "memo_mark",
     "mentions",
@@ -66,6 +73,7 @@ __all__ = [
     "pack",
     "parse_memo_mark",
     "parse_mentions",
+    "profile",
     "record",
     "record_number",
     "run_folder",
@@ -92,10 +100,13 @@ REGISTRY = "registry"
 #: The folders of what runs mention, and of its index.
 MENTIONS = "mentions"
 MENTIONS_INDEX = "mentions/index"
+#: What is logged of a model that is served.
+LOG_KINDS = ("predictions", "outcomes")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MENTIONS = re.compile(r"mentions/([A-Za-z0-9_][A-Za-z0-9._-]{0,99})~(\d+)\.arrow")
 _RECORD = re.compile(r"(\d{8,})\.json")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _SEGMENT = re.compile(r"(\d{8,})\.parquet(\.corrupt(?:-\d+)?)?")
 
 
@@ -279,6 +290,33 @@ def record_number(path: str) -> int | None:
     """The number of a version's or alias's record; None: it is no such record."""
     match = _RECORD.fullmatch(path.rpartition("/")[2])
     return None if match is None else int(match[1])
+
+
+def log_folder(model: str, kind: str) -> str:
+    """The folder of all that was logged of a served model; ``kind`` is one of `LOG_KINDS`."""
+    return f"{REGISTRY}/{model}/{kind}"
+
+
+def log_day(folder: str) -> bool:
+    """Whether a folder's name is that of a day in such a folder."""
+    return _DAY.fullmatch(folder) is not None
+
+
+def log_object(model: str, kind: str, written: datetime, token: str) -> str:
+    """One object of a log; their names are in order of time.
+
+    Args:
+        model: its name.
+        kind: one of `LOG_KINDS`.
+        written: when, UTC; no row in it is younger.
+        token: makes the name the writer's own.
+    """
+    return f"{REGISTRY}/{model}/{kind}/{written:%Y-%m-%d}/{written:%Y%m%dT%H%M%S%f}-{token}.parquet"
+
+
+def profile(model: str, version: int) -> str:
+    """The object that describes the training data of a version of a model."""
+    return f"{REGISTRY}/{model}/profiles/{version:08d}.json"
 
 
 def is_name(name: str) -> bool:
