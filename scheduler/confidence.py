@@ -117,10 +117,16 @@ def unpaired(first: Moments, second: Moments) -> Difference:
     """The difference of two arms, each of which had requests of its own.
 
     The sequence of all requests, each weighed by the inverse of its arm's share, is one of independent terms whose mean
-    is the difference; its standard error is that of Welch's test.
+    is the difference. Its standard error is that of Welch's test, or that of Student's, whichever is larger: losses are
+    skewed, so an arm of few requests has a mean that is too low just when its variance seems low, too, and by Welch's
+    alone an arm with a tenth of the requests wins up to three times as often as it should.
     """
-    variance = first.variance / np.maximum(first.n, 1.0) + second.variance / np.maximum(second.n, 1.0)
-    return Difference(second.mean - first.mean, np.sqrt(variance), np.minimum(first.n, second.n))
+    n1, n2 = np.maximum(first.n, 1.0), np.maximum(second.n, 1.0)
+    welch = first.variance / n1 + second.variance / n2
+    squares = first.variance * (n1 - 1.0) + second.variance * (n2 - 1.0)
+    student = squares / np.maximum(n1 + n2 - 2.0, 1.0) * (1.0 / n1 + 1.0 / n2)
+    error = np.sqrt(np.maximum(welch, student))
+    return Difference(second.mean - first.mean, error, np.minimum(first.n, second.n))
 
 
 def paired(differences: Moments) -> Difference:

@@ -137,7 +137,7 @@ class BatchLog(Generic[_Row]):
         return self._written + self._dropped
 
     def close(self) -> None:
-        """Try once more to write what waits, and end the thread; what the store does not take is lost, and warned of."""
+        """Try once more to write what waits, and end the thread. What the store does not take is warned of."""
         with self._changed:
             self._closing = True
             self._error = None
