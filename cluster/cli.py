@@ -7,6 +7,9 @@ like the runtime's, commands import what they need when they run, so that `umbel
 
 from __future__ import annotations
 
+from umbel.cluster import cli_manifest
 from umbel.runtime.cli import app, main
 
 __all__ = ["app", "main"]
+
+cli_manifest.register(app)
