@@ -16,10 +16,11 @@ demo-s3: $(VENV)/.dev   ## The same on object storage: starts a real S3 server f
 	$(BIN)/python -m tests.demo_s3
 
 test: $(VENV)/.dev    ## Run every test
-	$(BIN)/python -m pytest --durations=20
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -m ray --durations=20
 
-test-fast: $(VENV)/.dev   ## Run the tests that start no process (seconds)
-	$(BIN)/python -m pytest -m "not ray"
+test-fast: $(VENV)/.dev   ## Run the tests that start no process (a minute or two on two cores)
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile
 
 check: $(VENV)/.dev   ## Lint, type-check and check the layers
 	$(BIN)/ruff check .

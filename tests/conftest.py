@@ -10,6 +10,9 @@ from hypothesis import settings
 
 from tests.seaweedfs import S3Server, seaweedfs
 
+# Several threads a process only get into each other's way where tests run side by side, PyTorch's most of all.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadlines: a busy machine is no defect. In CI the examples are the same every time.
 settings.register_profile("umbel", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("umbel")
