@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umbel.runtime import cli_answers, cli_export, cli_run, cli_upkeep
+from umbel.runtime import cli_answers, cli_export, cli_registry, cli_run, cli_upkeep
 from umbel.runtime.cli_options import (
     JsonOption,
     LimitOption,
@@ -176,6 +176,8 @@ def plan_run(
     else:
         print_forecast(forecast)
 
+
+cli_registry.register_commands(app)
 
 app.command("gc")(cli_upkeep.gc)
 app.command("compact")(cli_upkeep.compact)

@@ -139,7 +139,10 @@ class ElementFailedError(UmbelError):
 
 
 class PromotionRefusedError(UmbelError):
-    """A version of a registered model did not pass its gates; ``got`` is the table of what failed."""
+    """A version of a registered model did not pass its gates; ``got`` is the table of what failed, as text."""
+
+    #: The same as plain data: gate, group, candidate, current, note. Does not travel between processes.
+    failed: tuple[dict[str, object], ...] = ()
 
 
 class RunInterrupted(UmbelError, SystemExit):

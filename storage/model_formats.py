@@ -32,6 +32,8 @@ BUILT_BY = "__umbel_built_by__"
 _UNPACKED_LIMIT_BYTES = 2 * 2**30
 _HEADER_LIMIT_BYTES = 100 * 2**20
 _METADATA = "__metadata__"
+#: The entry of a safetensors file that says what builds the module: JSON, [reference, arguments].
+_BUILT = "umbel"
 
 #: Asked before code of the writer is run, with a description of it; raises to refuse.
 CheckTrust = Callable[[str], None]
@@ -104,15 +106,15 @@ def _encode_torch(model: object) -> bytes | None:
     try:
         from safetensors.torch import save
 
-        config = json.dumps(built_by[1], allow_nan=False)
-        if json.loads(config) != built_by[1]:
+        if json.loads(json.dumps(built_by[1], allow_nan=False)) != built_by[1]:
             return None
         state = model.state_dict()
         if not all(isinstance(value, torch.Tensor) for value in state.values()):
             return None
         # copies, for tensors that share memory are refused; those of one name each get their values back
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        data: bytes = save(tensors, {"umbel.builder": built_by[0], "umbel.config": config})
+        # one entry: the order of several would differ from time to time, and with it the digest
+        data: bytes = save(tensors, {_BUILT: json.dumps([built_by[0], built_by[1]])})
     except (ImportError, TypeError, ValueError, RuntimeError, KeyError):
         return None
     return data
@@ -129,15 +131,14 @@ def _decode_torch(data: bytes, check_trust: CheckTrust) -> object:
         state = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreCorruptError("a stored model can't be decoded", got=f"{type(error).__name__}: {error}") from error
-    reference = metadata.get("umbel.builder")
-    if reference is None:
+    if _BUILT not in metadata:
         return state
     try:
-        config = json.loads(metadata.get("umbel.config", "{}"))
-        if not isinstance(config, dict):
-            raise ValueError("its config is no object")
-    except ValueError as error:
-        raise StoreCorruptError("a stored model's config can't be read", got=str(error)) from error
+        reference, config = json.loads(metadata[_BUILT])
+        if not isinstance(reference, str) or not isinstance(config, dict):
+            raise ValueError("no builder and its arguments")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreCorruptError("what builds a stored model can't be read", got=str(error)) from error
     builder = _builder(reference, check_trust)
     try:
         module: Any = builder(**config)
@@ -191,7 +192,12 @@ def _builder(reference: str, check_trust: CheckTrust) -> Callable[..., object]:
 def _marked(reference: str) -> object | None:
     """What a reference names in this process, if it is marked and other processes can import it; else None."""
     module_name, _, name = reference.partition(":")
-    found: Any = None if module_name == "__main__" else sys.modules.get(module_name)
+    if module_name == "__main__":
+        return None
+    try:
+        found: Any = import_module(module_name)
+    except Exception:  # a script's, say, that can't be imported elsewhere either
+        return None
     for part in name.split("."):
         found = getattr(found, part, None)
     return found if _is_marked(found, reference) else None

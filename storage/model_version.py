@@ -36,14 +36,20 @@ class ModelVersion:
     Args:
         objects: the store.
         record: what the version's record says.
+        trust: its models may be loaded whatever they hold; see `load`.
     """
 
-    def __init__(self, objects: ObjectStore, record: VersionRecord) -> None:
+    def __init__(self, objects: ObjectStore, record: VersionRecord, trust: bool = False) -> None:
         self._objects = objects
         self._record = record
+        self._trust = trust
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self._objects, self._record))
+        return (type(self), (self._objects, self._record, self._trust))
+
+    def trusted(self, trust: bool = True) -> ModelVersion:
+        """The same version, whose models are loaded without asking for trust each time; see `load`."""
+        return self if trust == self._trust else ModelVersion(self._objects, self._record, trust)
 
     def __repr__(self) -> str:
         return f"<{self.model} version {self.number}: {self._record.groups} groups, in {self._objects.url}>"
@@ -84,6 +90,11 @@ class ModelVersion:
     def record(self) -> dict[str, Any]:
         """What the version's record in the store says: who, when, why, run, …."""
         return self._record.as_dict()
+
+    @property
+    def version_record(self) -> VersionRecord:
+        """The same, typed."""
+        return self._record
 
     @property
     def schema(self) -> dict[str, Any] | None:
@@ -175,7 +186,7 @@ class ModelVersion:
         row = self.row(group)
         data = model_bytes(self._objects, row)
         what = f"the model of {row[GROUP]!r} ({self.model}, version {self.number})"
-        return decode_model(data, lambda holds: check_trust(self._objects, trust, what, holds))
+        return decode_model(data, lambda holds: check_trust(self._objects, trust or self._trust, what, holds))
 
     def check(self, group: object) -> None:
         """Read a group's model and compare it with its digest, without loading it; see `load`."""

@@ -129,7 +129,7 @@ def as_taken(inputs: Any, takes: str) -> Any:
     if takes == "ndarray":
         return np.asarray(inputs)
     if takes == "table":
-        return pa.table(inputs)
+        return inputs if isinstance(inputs, (pa.Table, pa.RecordBatch)) else pa.table(inputs)
     if takes == "frame":
         import pandas as pd
 

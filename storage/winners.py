@@ -25,7 +25,7 @@ from umbel.storage.value_rows import read_elements
 __all__ = ["Winners", "find_winners"]
 
 #: Columns of the trials table that say where a winner comes from.
-_KEPT = ("run", "sweep", "trial", "seed", "started", "seconds", "code", "data", "key", "reused_from")
+_KEPT = ("sweep", "trial", "seed", "started", "seconds", "code", "data", "key", "reused_from")
 _MAX_NAMED = 5
 
 
@@ -141,7 +141,7 @@ def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...]) -> Winners:
             hint='let the trial return umbel.Result(metrics, model=...) (and the sweep not have keep="none") under a '
             "new name of the run, or name the node that makes the models: models=refit (--models refit)",
         )
-    rows = _with_keys(best, by, texts)
+    rows = _with_keys(run, best, by, texts)
     for name, kind in (("node", pa.string()), ("element", pa.int64())):
         rows = rows.append_column(name, pa.nulls(len(rows), kind))
     rows = rows.append_column(MODEL, best[MODEL])
@@ -183,7 +183,7 @@ def _of_elements(run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tupl
     else:
         best, missing = best_trials(run.objects, run.id, sweep)
         _refuse_missing(run, [texts[place] for place in missing], f"have no trial with a finite {sweep.metric}")
-        rows = _with_keys(best, by, texts)
+        rows = _with_keys(run, best, by, texts)
     rows = rows.append_column("node", strings([node.name] * len(rows)))
     rows = rows.append_column("element", integers(list(range(len(rows)))))
     # A task that returns umbel.Result(metrics, model=...) has both; else its value is the model.
@@ -210,11 +210,12 @@ def _texts(rows: pa.Table, by: tuple[str, ...]) -> list[str]:
     return [group_text(values) for values in zip(*columns, strict=True)] if by else [group_text([])] * len(rows)
 
 
-def _with_keys(best: pa.Table, by: tuple[str, ...], texts: list[str]) -> pa.Table:
+def _with_keys(run: Run, best: pa.Table, by: tuple[str, ...], texts: list[str]) -> pa.Table:
     """The columns of winners that are kept: keys first, then the canonical text."""
     names = best.column_names
     columns = {column: best[name] for name, column in zip(by, by_columns(by), strict=True)}
     columns[GROUP] = strings(texts)
+    columns["run"] = strings([run.id] * len(best))
     for name in (*_KEPT, *(each for each in names if each.startswith(("config_", "metric_")))):
         if name in names:
             columns.setdefault(name, best[name])

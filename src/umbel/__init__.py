@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     )
     from umbel.scheduler.pruning import Asha, Hyperband, Median
     from umbel.storage.model_version import ModelVersion
-    from umbel.storage.registry import RegisteredModel, Registry
+    from umbel.storage.registered_model import RegisteredModel
+    from umbel.storage.registry import Registry
     from umbel.storage.run import Run
     from umbel.storage.store import Store, open_store
 
@@ -74,7 +75,8 @@ _HOMES = {
     "umbel.scheduler.errors": _ERRORS,
     "umbel.scheduler.pruning": "Asha Hyperband Median",
     "umbel.storage.model_version": "ModelVersion",
-    "umbel.storage.registry": "RegisteredModel Registry",
+    "umbel.storage.registered_model": "RegisteredModel",
+    "umbel.storage.registry": "Registry",
     "umbel.storage.run": "Run",
     "umbel.storage.store": "Store open_store",
 }
@@ -139,8 +141,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
 
 
 def __getattr__(name: str) -> object:
-    if name == "torch":
-        return import_module("umbel.torch")  # which loads PyTorch when a name of it is used
+    if name in ("gates", "torch"):
+        return import_module(f"umbel.{name}")  # which load what they need when a name of them is used
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'umbel' has no attribute {name!r}")

@@ -1,4 +1,5 @@
-"""Many small PyTorch models trained as one: `fit_many` (docs/fused.md).
+"""Many small PyTorch models trained as one, `fit_many` (docs/fused.md); and modules that are registered without a
+pickle, `builder` (docs/models.md).
 
 Needs the extra ``torch`` (``pip install 'umbel[torch]'``). Importing this module loads nothing; PyTorch is loaded when
 a name of it is first used.
@@ -11,12 +12,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from umbel.runtime.torch_builder import builder
     from umbel.runtime.torch_fit import fit_many
     from umbel.runtime.torch_fitted import Fitted
 
-__all__ = ["Fitted", "fit_many"]
+__all__ = ["Fitted", "builder", "fit_many"]
 
-_HOME_OF = {"Fitted": "umbel.runtime.torch_fitted", "fit_many": "umbel.runtime.torch_fit"}
+_HOME_OF = {
+    "Fitted": "umbel.runtime.torch_fitted",
+    "builder": "umbel.runtime.torch_builder",
+    "fit_many": "umbel.runtime.torch_fit",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.storage.conftest import COUNTRIES, TRIALS, trials_table, values_table, write_segment
+from tests.storage.conftest import TRIALS, trials_table, values_table, write_segment
 from umbel.storage.artifacts import put_artifact
 from umbel.storage.codecs import encode
 from umbel.storage.store import Store
@@ -39,14 +39,14 @@ def add_run(
     metrics: Sequence[float | None] = (0.1, 0.2, 0.3),
     end: bool = True,
 ) -> str:
-    """A run of three groups; the second trial of each is the best and has the group's model (None: it has none)."""
+    """A run of a group a metric; the second trial of each is the best and has the group's model (None: it has none)."""
     store.create_run({**record, "id": run_id, "name": run_id})
-    numbers = list(range(len(COUNTRIES) * TRIALS))
+    numbers = list(range(len(metrics) * TRIALS))
     metric = [
         metrics[n // TRIALS] if n % TRIALS == 1 else (None if metrics[n // TRIALS] is None else 9.0) for n in numbers
     ]
     kept: list[str | None] = [None] * len(numbers)
-    for group, model in enumerate(models):
+    for group, model in enumerate(models[: len(metrics)]):
         if model is not None:
             kept[group * TRIALS + 1] = put_artifact(store.objects, encode(model))
     table = trials_table(numbers, metric, model=kept)
