@@ -299,6 +299,9 @@ class _StoppedAt:
         """Whether this is the step, or past it."""
         return step >= self._step
 
+    def announce(self, step: int, value: float) -> None:
+        """Nobody is compared with it."""
+
     def end(self, status: str) -> None:
         """Nothing to note."""
 

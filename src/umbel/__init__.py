@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
+    from umbel.runtime.fused import fused
+    from umbel.runtime.fused_configs import Configs
     from umbel.runtime.nodes import Node, Sweep
     from umbel.runtime.product import product
     from umbel.runtime.replay import replay
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreFullError,
         StoreUnavailableError,
+        TrialUsageError,
         UmbelError,
         UntrustedError,
         UsageError,
@@ -55,13 +58,15 @@ if TYPE_CHECKING:
 _ERRORS = (
     "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
     "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
-    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UntrustedError "
-    "UsageError"
+    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError TrialUsageError UmbelError "
+    "UntrustedError UsageError"
 )
 _HOMES = {
     "umbel.runtime.comparison": "diff",
     "umbel.runtime.context": "TrialContext report trial",
     "umbel.runtime.data": "read",
+    "umbel.runtime.fused": "fused",
+    "umbel.runtime.fused_configs": "Configs",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
     "umbel.runtime.replay": "replay",
@@ -86,6 +91,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # building graphs
     "task",
     "Task",
+    "fused",
+    "Configs",
     "product",
     "read",
     "read_sql",
@@ -125,6 +132,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "NotFoundError",
     "ResumeMismatchError",
     "UntrustedError",
+    "TrialUsageError",
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",
