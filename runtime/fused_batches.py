@@ -110,16 +110,22 @@ class _Size:
 
 
 def together(keys: Iterable[Hashable], sizes: BatchSizes) -> int:
-    """How many trials from the first on are begun together: until the batch of one key is full.
+    """How many trials from the first on are begun together: until there are enough of a key for the largest batch.
+
+    Of keys of which fewer fit into memory there are several batches then.
 
     Args:
         keys: of the trials, in order.
         sizes: how many make a batch.
     """
     counts: dict[Hashable, int] = {}
+    most = 0
     for place, key in enumerate(keys):
-        counts[key] = counts.get(key, 0) + 1
-        if counts[key] > sizes.limit(key):
+        if key not in counts:
+            counts[key] = 0
+            most = max(most, sizes.limit(key))
+        counts[key] += 1
+        if counts[key] > most:
             return place
     return sum(counts.values())
 

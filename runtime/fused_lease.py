@@ -141,9 +141,7 @@ class FusedLease(TrialLease):
                 batches.setdefault(trial.key, []).append(trial)
         self._note({})
         for key, trials in batches.items():
-            parts = -(-len(trials) // self._sizes.limit(key))  # fewer fit than was thought when the window was made
-            for part in split(trials, parts):
-                self._run_batch(key, part)
+            self._run_batch(key, trials)
 
     def _note(self, outcomes: dict[int, Outcome]) -> None:
         """Take over outcomes of a batch, and append those whose turn it is."""
@@ -167,6 +165,9 @@ class FusedLease(TrialLease):
         waiting = [trials]
         while waiting:
             part = waiting.pop()
+            if len(part) > (limit := self._sizes.limit(key)):
+                waiting += reversed(split(part, -(-len(part) // limit)))
+                continue
             if self._abandoned:
                 self._note({trial.index: _not_begun() for trial in part})
                 continue
