@@ -146,7 +146,7 @@ def test_only_the_guilty_fail(tmp_path: Path) -> None:
 def test_the_guilty_are_tried_again(tmp_path: Path) -> None:
     tries = tmp_path / "tries"
 
-    @umbel.fused(retries=2, retry_on=OSError)
+    @umbel.fused(retries=2, retry_on=(OSError,))
     def unlucky(configs: Any) -> dict[str, Any]:
         if 7 in configs.trials.tolist():
             with tries.open("a") as file:
