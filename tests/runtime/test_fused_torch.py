@@ -95,7 +95,7 @@ def test_patience_and_stop_go_along_with_it(tmp_path: Path) -> None:
     @umbel.fused(by="hidden")
     def train(configs: Any, data: Any) -> dict[str, Any]:
         def stop(taken: int, trials: np.ndarray, losses: np.ndarray) -> np.ndarray:
-            return np.equal(trials % 2, 0)
+            return np.asarray(trials % 2 == 0)
 
         fitted = umbel.torch.fit_many(
             make_net, data, configs, "mse", steps=9, report="loss", stop=stop, patience=2, min_delta=10, device="cpu"
