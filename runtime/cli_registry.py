@@ -138,7 +138,11 @@ def promote(
 
     gates = [parse_gate(each) for each in gate or []]
     model = open_for_command(store).registry.model(name)
+    before = model.newest(alias)
     record = model.promote(version, alias, gate=gates, per_group=per_group, groups=groups or None, why=why, trust=trust)
+    if before is not None and before.number == record.number and not as_json:
+        typer.echo(f"{name}: {alias} is version {record.version} already")
+        return
     _print_move(model, record, as_json)
 
 

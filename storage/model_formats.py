@@ -142,6 +142,9 @@ def _decode_torch(data: bytes, check_trust: CheckTrust) -> object:
     builder = _builder(reference, check_trust)
     try:
         module: Any = builder(**config)
+        precisions = {value.dtype for value in state.values() if value.is_floating_point()}
+        if len(precisions) == 1:
+            module.to(precisions.pop())  # trained in float64, say: loading would round its weights
         module.load_state_dict(state)
     except Exception as error:
         raise StoreError(

@@ -77,6 +77,7 @@ def test_from_a_run_to_a_champion_and_back(store: umbel.Store, command: Command,
     assert (made["version"], made["model"], made["node"], made["groups"]) == (2, "gdp", "refit", 2)
     code, out, _ = command("promote", "gdp", "1", "--trust", "--why", "the first")
     assert (code, out) == (0, "gdp: champion is version 1\n")
+    assert command("promote", "gdp", "1")[1] == "gdp: champion is version 1 already\n"
     code, out, err = command("promote", "gdp", "2", "--trust", "--gate", "no-group-worse")
     assert code == 1
     assert "Traceback" not in err

@@ -12,7 +12,7 @@ import umbel
 torch = pytest.importorskip("torch")
 
 from tests.storage import builders  # noqa: E402 - it needs torch
-from umbel.storage.model_formats import BUILT_BY  # noqa: E402
+from umbel.storage.model_formats import BUILT_BY, decode_model, encode_model  # noqa: E402
 
 
 def trial(config: dict[str, Any]) -> umbel.Result:
@@ -51,3 +51,14 @@ def test_what_a_module_notes_of_its_making() -> None:
         net()  # type: ignore[call-arg]
     with pytest.raises(umbel.UsageError, match="function or a class"):
         umbel.torch.builder(3)  # type: ignore[type-var]
+
+
+def test_modules_that_were_trained_as_one() -> None:
+    x = torch.arange(6.0).reshape(3, 2)
+    configs = [{"size": 2, "lr": 0.1}, {"size": 2, "lr": 0.01}]
+    fitted = umbel.torch.fit_many(builders.of_config, (x, x.sum(1, keepdim=True)), configs, "mse", steps=3)
+    module = fitted.module(1)
+    encoded = encode_model(module)
+    assert encoded.format == "safetensors"
+    back: Any = decode_model(encoded.data, pytest.fail)
+    assert torch.equal(back(x), module(x))

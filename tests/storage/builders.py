@@ -30,3 +30,8 @@ def tied(size: int) -> torch.nn.Module:
 
 def unmarked(size: int) -> torch.nn.Module:
     return torch.nn.Linear(size, size)
+
+
+@builder
+def of_config(config: dict[str, int]) -> torch.nn.Module:
+    return torch.nn.Linear(config["size"], 1)

@@ -135,6 +135,16 @@ def test_modules_of_marked_builders_need_no_trust() -> None:
     assert back[0].weight is back[1].weight
 
 
+def test_precision_stays() -> None:
+    torch = pytest.importorskip("torch")
+    from tests.storage import builders
+
+    model = builders.Net(3).double()
+    back: Any = decode_model(encode_model(model).data, refuse)
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert torch.equal(back(x), model(x))
+
+
 def test_other_modules_are_pickled() -> None:
     torch = pytest.importorskip("torch")
     from tests.storage import builders

@@ -12,23 +12,24 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.seaweedfs import S3Server
 from tests.storage.registered import Broken, Scale, add_refits, add_run
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UntrustedError, UsageError
 from umbel.storage.artifacts import read_artifact
+from umbel.storage.documents import create_document
 from umbel.storage.layout import alias_record, artifact, version_record
-from umbel.storage.registry import RegisteredModel, Registry
+from umbel.storage.objects import ObjectStore
+from umbel.storage.registered_model import RegisteredModel
+from umbel.storage.registry_records import VersionRecord
 from umbel.storage.store import Store, open_store
 
 
 @pytest.fixture
 def store(any_store: Store) -> Store:
     return any_store
-
-
-def registry(store: Store) -> Registry:
-    return store.registry
 
 
 def two_versions(store: Store, record: dict[str, Any]) -> RegisteredModel:
@@ -326,6 +327,31 @@ def test_aliases_move_and_go_back(store: Store, record: dict[str, Any]) -> None:
     with pytest.raises(NotFoundError, match="no such version"):
         model.set_alias("champion", 9)
     assert pickle.loads(pickle.dumps(model)).name == "gdp"
+
+
+@given(st.lists(st.sampled_from([1, 2, 3, "back"]), max_size=12))
+def test_rolling_back_undoes_what_is_not_undone(moves: list[int | str]) -> None:
+    objects = ObjectStore.open(f"memory://{uuid4().hex}")
+    for number in (1, 2, 3):
+        made = VersionRecord("m", number, rows="0" * 64, groups=1)
+        create_document(objects, version_record("m", number), made.as_dict())
+    model = RegisteredModel(objects, "m")
+    expected: list[int] = []
+    for move in moves:
+        if isinstance(move, int):
+            assert model.set_alias("champion", move).version == move
+            expected += [move] if expected[-1:] != [move] else []
+        elif len(expected) > 1:
+            expected.pop()
+            assert model.rollback().version == expected[-1]
+        else:
+            with pytest.raises(UsageError):
+                model.rollback()
+    if expected:
+        assert model.resolve().version == RegisteredModel(objects, "m").resolve().version == expected[-1]
+        history = model.history("champion")
+        assert [record.number for record in history] == list(range(1, len(history) + 1))
+        assert [record.previous for record in history[1:]] == [record.version for record in history[:-1]]
 
 
 def test_polling_reads_a_record_once(store: Store, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
