@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umbel.runtime import cli_answers, cli_export, cli_registry, cli_run, cli_upkeep
+from umbel.runtime import cli_answers, cli_export, cli_registry, cli_run, cli_serving_answers, cli_upkeep
 from umbel.runtime.cli_options import (
     JsonOption,
     LimitOption,
@@ -178,6 +178,7 @@ def plan_run(
 
 
 cli_registry.register_commands(app)
+cli_serving_answers.register_commands(app)
 
 app.command("gc")(cli_upkeep.gc)
 app.command("compact")(cli_upkeep.compact)

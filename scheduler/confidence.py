@@ -82,35 +82,47 @@ class Difference:
         return np.where(self.n < 2, 0.0, log_evidence(z, self.n, rho2))
 
 
-def moments(values: npt.ArrayLike) -> Moments:
-    """The moments of one sample."""
-    sample = np.asarray(values, np.float64)
-    n = len(sample)
-    return Moments(
-        np.float64(n),  # type: ignore[arg-type]
-        np.float64(sample.mean() if n else 0.0),  # type: ignore[arg-type]
-        np.float64(sample.var(ddof=1) if n > 1 else 0.0),  # type: ignore[arg-type]
-    )
+def moments(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Moments:
+    """The moments of one sample; see `running_moments`."""
+    found = running_moments(values, weights=weights)
+    if not found.n.size:
+        return Moments(np.asarray(0.0), np.asarray(0.0), np.asarray(0.0))
+    return Moments(found.n[-1], found.mean[-1], found.variance[-1])
 
 
-def running_moments(values: npt.ArrayLike, present: npt.ArrayLike | None = None) -> Moments:
+def running_moments(
+    values: npt.ArrayLike, present: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None
+) -> Moments:
     """The moments after each observation, along the last axis.
 
     Args:
         values: observations in their order.
         present: which of them count; after one that does not, all is as before it. None: all.
+        weights: how much each counts, above 0: the inverse of the share that its arm had then. Number and variance are
+            then those of so many observations of equal weight whose mean would be as certain (J. Hájek's estimator, by
+            linearisation).
     """
     sample = np.asarray(values, np.float64)
     counts = np.ones(sample.shape, np.bool_) if present is None else np.asarray(present, np.bool_)
-    n = np.cumsum(counts, axis=-1, dtype=np.float64)
-    total = np.maximum(n[..., -1:], 1.0)
-    centre = np.sum(np.where(counts, sample, 0.0), axis=-1, keepdims=True) / total
+    weight = np.where(counts, 1.0 if weights is None else np.asarray(weights, np.float64), 0.0)
+    total = np.maximum(np.sum(weight, axis=-1, keepdims=True), 1e-300)
+    centre = np.sum(np.where(counts, sample, 0.0) * weight, axis=-1, keepdims=True) / total
     # Sums of what is left once the mean of all is taken away: sums of large squares would lose the digits that matter.
     rest = np.where(counts, sample - centre, 0.0)
-    sums, squares = np.cumsum(rest, axis=-1), np.cumsum(rest * rest, axis=-1)
-    mean = sums / np.maximum(n, 1.0)
-    variance = np.maximum(0.0, squares - sums * mean) / np.maximum(n - 1.0, 1.0)
-    return Moments(n, np.where(n > 0, centre + mean, 0.0), np.where(n > 1, variance, 0.0))
+    sums, weight_sums = np.cumsum(weight * rest, axis=-1), np.cumsum(weight, axis=-1)
+    mean = sums / np.maximum(weight_sums, 1e-300)
+    if weights is None:
+        n = weight_sums
+        squares = np.cumsum(rest * rest, axis=-1) - sums * mean
+    else:
+        heavy = weight * weight
+        heavy_sums = np.cumsum(heavy, axis=-1)
+        n = np.square(weight_sums) / np.maximum(heavy_sums, 1e-300)
+        spread = np.cumsum(heavy * rest * rest, axis=-1) - 2.0 * mean * np.cumsum(heavy * rest, axis=-1)
+        squares = (spread + mean * mean * heavy_sums) / np.maximum(heavy_sums, 1e-300) * n
+    several = np.cumsum(counts, axis=-1) > 1
+    variance = np.where(several, np.maximum(0.0, squares) / np.where(several, np.maximum(n - 1.0, 1e-9), 1.0), 0.0)
+    return Moments(n, np.where(n > 0, centre + mean, 0.0), variance)
 
 
 def unpaired(first: Moments, second: Moments) -> Difference:

@@ -24,7 +24,6 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",
-    "TrialUsageError",
     "UmbelError",
     "UntrustedError",
     "UsageError",
@@ -71,10 +70,6 @@ def _rebuild(cls: type[UmbelError], what: str, got: str | None, expected: str | 
 
 class UsageError(UmbelError):
     """An argument is wrong; nothing has been started."""
-
-
-class TrialUsageError(UsageError):
-    """What one of many trials was given is wrong; the others may be right."""
 
 
 class SpaceError(UsageError):

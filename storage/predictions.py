@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from time import time as now_s
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -19,8 +21,9 @@ from umbel.storage import layout
 from umbel.storage.batch_log import BatchLog, LogState
 from umbel.storage.columns import booleans, floats, integers, strings, timestamps
 from umbel.storage.objects import ObjectStore
+from umbel.storage.segment_format import encode_segment
 
-__all__ = ["OUTCOME_COLUMNS", "PREDICTION_COLUMNS", "OutcomeLog", "PredictionLog"]
+__all__ = ["OUTCOME_COLUMNS", "PREDICTION_COLUMNS", "OutcomeLog", "PredictionLog", "write_outcomes"]
 
 _TIME = pa.timestamp("us", tz="UTC")
 #: The columns of the log.
@@ -53,6 +56,10 @@ OUTCOME_COLUMNS = pa.schema(
         pa.field("time", _TIME),
     ]
 )
+
+
+#: Outcomes that go into one object.
+_ROWS_AT_ONCE = 200_000
 
 
 class _Prediction(NamedTuple):
@@ -261,9 +268,7 @@ class OutcomeLog:
         Raises:
             UsageError: the id is no text, or JSON can't say the outcome.
         """
-        if not isinstance(request_id, str) or not request_id:
-            raise UsageError("an outcome needs the id of its request", got=request_id, expected="a text")
-        row = _Outcome(request_id, *_outcome_values(outcome), now_s() if time is None else time)
+        row = _outcome(request_id, outcome, time)
         self._log.append(row, len(row.outcome_json or ""))
 
     @property
@@ -276,6 +281,35 @@ class OutcomeLog:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def write_outcomes(
+    objects: ObjectStore,
+    model: str,
+    request_ids: Sequence[str],
+    outcomes: Sequence[Any],
+    times: Sequence[float | None],
+) -> int:
+    """Record many outcomes at once, durable on return; see `OutcomeLog.add`. None as an outcome is left out.
+
+    Raises:
+        UsageError: an id or an outcome is none; then nothing is recorded.
+        StoreError: the store can't be written; a part may have been recorded, and recording all again is no harm.
+    """
+    layout.check_name("model", model)
+    given = zip(request_ids, outcomes, times, strict=True)
+    rows = [_outcome(request, value, time) for request, value, time in given if value is not None]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        data = encode_segment(_outcome_table(rows[start : start + _ROWS_AT_ONCE]), {"umbel.model": model})
+        path = layout.log_object(model, "outcomes", datetime.now(UTC), uuid4().hex[:12])
+        objects.create(path, data, unique=True)
+    return len(rows)
+
+
+def _outcome(request_id: str, outcome: Any, time: float | None) -> _Outcome:
+    if not isinstance(request_id, str) or not request_id:
+        raise UsageError("an outcome needs the id of its request", got=request_id, expected="a text")
+    return _Outcome(request_id, *_outcome_values(outcome), now_s() if time is None else time)
 
 
 def _outcome_values(outcome: Any) -> tuple[float | None, str | None]:

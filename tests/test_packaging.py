@@ -87,7 +87,6 @@ def test_public_names_exist_are_documented_and_listed_once() -> None:
 ERROR_TREE = """
 UmbelError
   UsageError
-    TrialUsageError
     SpaceError
     GraphError
     CodeError

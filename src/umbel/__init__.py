@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from umbel.runtime.ab import ab
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
-    from umbel.runtime.fused import fused
-    from umbel.runtime.fused_configs import Configs
     from umbel.runtime.nodes import Node, Sweep
     from umbel.runtime.product import product
     from umbel.runtime.replay import replay
     from umbel.runtime.results import Best, Result
     from umbel.runtime.run import run
+    from umbel.runtime.served import record_outcomes
     from umbel.runtime.sql import read_sql
     from umbel.runtime.sweep import sweep
     from umbel.runtime.task import Task, task
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         StoreError,
         StoreFullError,
         StoreUnavailableError,
-        TrialUsageError,
         UmbelError,
         UntrustedError,
         UsageError,
@@ -58,20 +57,20 @@ if TYPE_CHECKING:
 _ERRORS = (
     "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
     "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
-    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError TrialUsageError UmbelError "
-    "UntrustedError UsageError"
+    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UntrustedError "
+    "UsageError"
 )
 _HOMES = {
+    "umbel.runtime.ab": "ab",
     "umbel.runtime.comparison": "diff",
     "umbel.runtime.context": "TrialContext report trial",
     "umbel.runtime.data": "read",
-    "umbel.runtime.fused": "fused",
-    "umbel.runtime.fused_configs": "Configs",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
     "umbel.runtime.replay": "replay",
     "umbel.runtime.results": "Best Result",
     "umbel.runtime.run": "run",
+    "umbel.runtime.served": "record_outcomes",
     "umbel.runtime.sql": "read_sql",
     "umbel.runtime.sweep": "sweep",
     "umbel.runtime.task": "Task task",
@@ -91,8 +90,6 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # building graphs
     "task",
     "Task",
-    "fused",
-    "Configs",
     "product",
     "read",
     "read_sql",
@@ -123,6 +120,9 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "Registry",
     "RegisteredModel",
     "ModelVersion",
+    # models that are served
+    "ab",
+    "record_outcomes",
     # errors
     "UmbelError",
     "UsageError",
@@ -132,7 +132,6 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "NotFoundError",
     "ResumeMismatchError",
     "UntrustedError",
-    "TrialUsageError",
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",

@@ -150,6 +150,20 @@ def test_running_moments_are_those_of_each_beginning(rows: list[tuple[float, boo
     assert float(whole.mean) == pytest.approx(float(found.mean[-1]), abs=1e-6)
 
 
+@given(st.lists(st.tuples(st.floats(-100, 100), st.sampled_from([1.0, 2.0, 10.0])), min_size=2, max_size=40))
+def test_weighted_moments_are_those_of_a_ratio(rows: list[tuple[float, float]]) -> None:
+    values, weights = np.array(rows).T
+    found = moments(values, weights)
+    mean = (weights * values).sum() / weights.sum()
+    n = weights.sum() ** 2 / (weights**2).sum()
+    error = (weights**2 * (values - mean) ** 2).sum() / weights.sum() ** 2
+    assert float(found.n) == pytest.approx(n)
+    assert float(found.mean) == pytest.approx(mean, abs=1e-9)
+    assert float(found.variance) / n == pytest.approx(error * n / (n - 1), rel=1e-6, abs=1e-9)
+    same = moments(values, np.full(len(values), 7.0))
+    assert float(same.variance) == pytest.approx(values.var(ddof=1), abs=1e-6)
+
+
 def test_nothing_and_one_observation_say_nothing() -> None:
     for values in ([], [1.0]):
         difference = unpaired(moments(values), moments([1.0, 2.0, 3.0]))
