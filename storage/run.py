@@ -230,7 +230,7 @@ class Run(RunOrigins):
     # ---- values --------------------------------------------------------------------------------------------
 
     def value(self, node: object, element: int | None = None) -> object:
-        """What a node returned: of a fan-out a list, of a sweep its trials table.
+        """What a node returned: of a fan-out a list, of a sweep its trials table. Unpickles, as `load_model` does.
 
         Args:
             node: its name in the run, or an object that has it as ``name``.
@@ -325,6 +325,8 @@ class Run(RunOrigins):
         """A model by its digest, which `models` and the trials table give.
 
         While the run goes on, a model can be loaded once its row is durable, two or three seconds after its trial.
+        Models are unpickled, which runs code of whoever wrote them: it is for one's own runs, or those of people one
+        trusts. Registered models ask for that trust (`umbel.storage.trust`).
         Cost: one request; the first time the segments are read too, to learn where models lie.
 
         Raises:
