@@ -47,6 +47,9 @@ def register(
         str | None, typer.Option("--models", metavar="NODE", help="The node that made the models, if not the trials.")
     ] = None,
     sweep: SweepOption = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Which metric chooses the winner, if the sweep is judged by several.")
+    ] = None,
     inputs: Annotated[
         str | None,
         typer.Option(metavar="JSON|FILE", help="Example inputs, or a JSON schema: JSON, or a file that holds it."),
@@ -61,7 +64,7 @@ def register(
     """
     given = None if inputs is None else _json(inputs)
     version = open_for_command(store).registry.register(
-        name, model=model, by=by or None, models=node, sweep=sweep, inputs=given, why=why
+        name, model=model, by=by or None, models=node, sweep=sweep, metric=metric, inputs=given, why=why
     )
     if as_json:
         print_json({**version.record, "model": model, "version": version.number})

@@ -16,9 +16,19 @@ from umbel.scheduler.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.runtime.checkpoints import TrialCheckpoints
+    from umbel.runtime.fused_context import BatchContext
     from umbel.runtime.pruning import Judged
 
-__all__ = ["TrialContext", "TrialPruned", "current", "mark_as_worker", "report", "trial"]
+__all__ = [
+    "TrialContext",
+    "TrialPruned",
+    "check_judgeable",
+    "checked_step",
+    "current",
+    "mark_as_worker",
+    "report",
+    "trial",
+]
 
 
 class TrialPruned(BaseException):
@@ -79,20 +89,7 @@ class TrialContext:
         Raises:
             UsageError: it is no whole number, or lies before the last one.
         """
-        try:
-            found = index(step)  # type: ignore[arg-type]
-        except TypeError:
-            found = -1
-        if found < 0 or isinstance(step, bool):
-            raise UsageError("the step of a report is not a whole number", got=f"step={step!r}", expected="0, 1, 2, …")
-        if self.step is not None and found < self.step:
-            raise UsageError(
-                "the steps of a trial's reports go backwards",
-                got=f"step={found} after step={self.step}",
-                expected="steps that rise from report to report",
-                hint="count epochs or rounds over the whole trial",
-            )
-        self.step = found
+        self.step = checked_step(step, self.step)
 
     def judge(self, course: Judged, metrics: Mapping[str, float], step: object) -> None:
         """Decide whether the trial goes on.
@@ -101,13 +98,7 @@ class TrialContext:
             TrialPruned: it does not.
             UsageError: the report lacks what it is to be judged by.
         """
-        if step is None or self.metric not in metrics:
-            raise UsageError(
-                "a report lacks what this sweep's trials are pruned by",
-                got=f"metrics: {', '.join(sorted(metrics)) or 'none'}; step={step!r}",
-                expected=f"the metric {self.metric!r} and a step",
-                hint=f"umbel.report({{{self.metric!r}: …}}, step=epoch)",
-            )
+        check_judgeable(metrics, step, self.metric)
         assert self.step is not None
         if self.pruned or course.report(self.step, metrics[self.metric]):
             self.pruned = True
@@ -125,12 +116,45 @@ class TrialContext:
             found.save(value)
 
 
+def checked_step(step: object, before: int | None) -> int:
+    """A step of a report.
+
+    Raises:
+        UsageError: it is no whole number, or lies before the last one.
+    """
+    try:
+        found = index(step)  # type: ignore[arg-type]
+    except TypeError:
+        found = -1
+    if found < 0 or isinstance(step, bool):
+        raise UsageError("the step of a report is not a whole number", got=f"step={step!r}", expected="0, 1, 2, …")
+    if before is not None and found < before:
+        raise UsageError(
+            "the steps of a trial's reports go backwards",
+            got=f"step={found} after step={before}",
+            expected="steps that rise from report to report",
+            hint="count epochs or rounds over the whole trial",
+        )
+    return found
+
+
+def check_judgeable(metrics: Mapping[str, object], step: object, metric: str) -> None:
+    """Raise UsageError if a report lacks what trials are pruned by."""
+    if step is None or metric not in metrics:
+        raise UsageError(
+            "a report lacks what this sweep's trials are pruned by",
+            got=f"metrics: {', '.join(sorted(metrics)) or 'none'}; step={step!r}",
+            expected=f"the metric {metric!r} and a step",
+            hint=f"umbel.report({{{metric!r}: …}}, step=epoch)",
+        )
+
+
 #: True in processes that run leases for a driver elsewhere.
 in_worker = False
 
 
 class _Current(threading.local):
-    context: TrialContext | None = None
+    context: TrialContext | BatchContext | None = None
 
 
 current = _Current()
@@ -140,9 +164,15 @@ def trial() -> TrialContext:
     """The trial that is running: its sweep, group, index, seed and attempt.
 
     Raises:
-        UsageError: no trial is running on this thread.
+        UsageError: no trial is running on this thread, or many at once are (`umbel.fused`).
     """
     context = current.context
+    if context is not None and not isinstance(context, TrialContext):
+        raise UsageError(
+            "umbel.trial() tells of one trial, and a fused function runs many at once",
+            got=f"a batch of {context.count} trials",
+            expected="what the function is given: configs.seeds, configs.trials, and the group keys as columns",
+        )
     if context is None:
         raise UsageError(
             "umbel.trial() was called outside a trial",
@@ -153,21 +183,31 @@ def trial() -> TrialContext:
 
 
 def report(
-    metrics: float | Mapping[str, float] | None = None, step: int | None = None, checkpoint: object = None
-) -> None:
+    metrics: float | Mapping[str, Any] | None = None,
+    step: int | None = None,
+    checkpoint: object = None,
+    *,
+    trials: Any = None,
+) -> Any:
     """Report the metrics reached so far; the last report counts as the result of a trial that returns None.
 
     Outside a trial (the function called by hand, as plain Python) it does nothing.
 
     Args:
-        metrics: a number (the sweep's metric), or numbers by name; None: no news.
+        metrics: a number (the sweep's metric), or numbers by name; None: no news. In a fused function (`umbel.fused`)
+            arrays by name, with a number a trial.
         step: how far the trial is (an epoch, a round): whole numbers that never fall. In a sweep that prunes
             (``prune=``) the trial may end here, as ``pruned``, by an exception that is no `Exception`; `finally` and
             `with` do their work. Deciding costs microseconds and asks nobody.
         checkpoint: the trial's state, from which the next attempt goes on if this one does not come to its end
             (``umbel.trial().checkpoint``): anything that can be pickled, or a `Path` to a file or folder. It is durable
             on return; only a trial's last one is kept. Cost: one write to the store, so not more often than every few
-            seconds.
+            seconds. Not for fused functions.
+        trials: in a fused function, the places in the batch of the trials that are reported of; None: all of them.
+
+    Returns:
+        None; in a fused function an array of booleans, True for trials that go on. What is reported of a trial that was
+        to stop is ignored. When none goes on, the function ends here.
 
     Raises:
         UsageError: the metrics are not numbers, the step falls, or, if the sweep prunes, the step or the sweep's metric
@@ -176,8 +216,14 @@ def report(
         StoreError: the checkpoint can't be written.
     """
     context = current.context
-    if context is None:
-        return
+    if not isinstance(context, TrialContext):
+        from umbel.runtime.fused_context import report_by_hand
+
+        if context is None:
+            return report_by_hand(metrics)
+        return context.report(metrics, step, trials, checkpoint)
+    if trials is not None:
+        raise UsageError("trials= of a report is for fused functions", expected="umbel.report(metrics, step=…)")
     from umbel.runtime.metrics import named_metrics  # costs a look-up once it is there
 
     named = None if metrics is None else named_metrics(metrics, context.metrics)
@@ -189,6 +235,7 @@ def report(
             context.judge(context.course, named, step)
     if checkpoint is not None:
         context.save(checkpoint)
+    return None
 
 
 def mark_as_worker() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
+from functools import partial
 
 from umbel.runtime.lease_runner import LeaseRunner
 from umbel.runtime.output import capture
@@ -49,11 +50,15 @@ class InlineExecutor:
                     worker, self._running = self._granted.popleft()
                     for news in session.ledger.rungs.news(worker):
                         self._runner.tell(news)
+                    self._running.after_part = partial(self._report, session, worker, self._running)
                     self._running.run()
-                    session.on_report(worker, self._running.collect())
+                    self._report(session, worker, self._running)
                 else:
                     self._signalled.wait(session.wait_s())  # for a retry's pause to end
                 session.tick()
+
+    def _report(self, session: Session, worker: WorkerId, running: RunningLease) -> None:
+        session.on_report(worker, running.collect())
 
     def _stop_soon(self) -> None:
         """End the waiting, and the lease that runs after the element in hand."""

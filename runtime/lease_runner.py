@@ -8,6 +8,8 @@ from typing import Any
 import cloudpickle
 
 from umbel.runtime.calls import Call
+from umbel.runtime.fused_batches import BatchSizes
+from umbel.runtime.fused_lease import FusedLease
 from umbel.runtime.programs import LeaseInputs, Program, SweepProgram, TaskProgram
 from umbel.runtime.rows import Place, TrialRows
 from umbel.runtime.rungs import RungBoard, TellRungs
@@ -48,6 +50,12 @@ class LeaseRunner:
             for program in programs
             if isinstance(program, SweepProgram) and program.pruning is not None
         }
+        #: What was learnt about the batches of fused functions.
+        self._sizes = {
+            program.node: BatchSizes(program.fusion.max_batch)
+            for program in programs
+            if isinstance(program, SweepProgram) and program.fusion is not None
+        }
         self._objects = objects
         self._cache = ValueCache(objects)
         self._place = place
@@ -71,7 +79,10 @@ class LeaseRunner:
         if isinstance(program, SweepProgram):
             if lease.node not in self._rows:
                 self._rows[lease.node] = TrialRows(program, self._place)
-            return SweepLease(lease, inputs, call, program, self._rows[lease.node], self._boards.get(lease.node))
+            rows, board = self._rows[lease.node], self._boards.get(lease.node)
+            if program.fusion is not None:
+                return FusedLease(lease, inputs, call, program, rows, self._sizes[lease.node], board)
+            return SweepLease(lease, inputs, call, program, rows, board)
         assert isinstance(program, TaskProgram)
         put_copy = self._put_copy if program.feeds_others else None
         return TaskLease(lease, inputs, call, program, self._place, put_copy)

@@ -6,6 +6,7 @@ found here, before anything runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,12 @@ from umbel.runtime.programs import InputKind, Parameter, Program, SweepProgram, 
 from umbel.runtime.task import Resources, Task
 from umbel.runtime.values import value_digest
 from umbel.scheduler.errors import GraphError, UsageError
-from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
+from umbel.scheduler.graph import Batched, Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 
 __all__ = ["Plan", "PlannedNode", "make_plan"]
+
+#: Trials of a fused function that a lease holds at least, if there are so many.
+LEAST_FUSED = 256
 
 
 @dataclass(slots=True)
@@ -181,6 +185,7 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 sized_later=node.size is None,
                 in_order=isinstance(node, Sweep) and node.search is not None,
                 counts=isinstance(node, Sweep),
+                batched=_batched(node),
             )
         )
     return Plan(
@@ -265,6 +270,7 @@ def _program(planned: PlannedNode, task: Task[..., Any], function: bytes, code: 
             node.keep,
             node.search,
             node.pruning,
+            node.task.fusion,
         )
     return TaskProgram(
         planned.id, planned.name, function, code, task.retries, task.timeout_s, parameters, planned.consumed
@@ -293,9 +299,22 @@ def _inputs(planned: PlannedNode, nodes: Sequence[PlannedNode]) -> tuple[Input, 
 
 
 def _affinity_block(node: Node) -> int:
-    """Trials of one group share their data, or build upon one another."""
-    shares = isinstance(node, Sweep) and (node.has_data or node.search is not None)
-    return node.source.trials if isinstance(node, Sweep) and shares else 0
+    """Trials of one group share their data, build upon one another, or are run as one."""
+    if not isinstance(node, Sweep):
+        return 0
+    shares = node.has_data or node.search is not None or node.task.fusion is not None
+    return node.source.trials if shares else 0
+
+
+def _batched(node: Node) -> Batched | None:
+    """How many trials a lease of a fused function should hold: of a group, or, across groups, of all there is."""
+    fusion = node.task.fusion if isinstance(node, Sweep) else None
+    if not isinstance(node, Sweep) or fusion is None:
+        return None
+    least = LEAST_FUSED if fusion.max_batch == "auto" else min(fusion.max_batch, LEAST_FUSED)
+    if fusion.fuse_groups:
+        return Batched(least, sys.maxsize)
+    return Batched(min(least, node.source.trials), node.source.trials)
 
 
 def _axis(key: str, values: Sequence[object] | Node) -> dict[str, object]:

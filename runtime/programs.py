@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from umbel.runtime.fused_batches import Fusion
 from umbel.runtime.pruning import Pruning
 from umbel.runtime.values import ValueHandle
 from umbel.scheduler.adaptive import AdaptiveSearch, KnownTrial
@@ -83,6 +84,8 @@ class SweepProgram(Program):
     search: AdaptiveSearch | None = None
     #: How trials are stopped early, if they are.
     pruning: Pruning | None = None
+    #: How trials are run many at once, if they are.
+    fusion: Fusion | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

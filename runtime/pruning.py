@@ -34,6 +34,9 @@ class Judged(Protocol):
     def report(self, step: int, value: float) -> bool:
         """Whether a trial that reports this is to be stopped."""
 
+    def announce(self, step: int, value: float) -> None:
+        """The trial is about to report this, together with others: these are compared with it too."""
+
     def end(self, status: str) -> None:
         """The trial has ended, with this status."""
 

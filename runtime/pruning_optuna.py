@@ -131,6 +131,9 @@ class OptunaCourse:
             self._judges.on_record(Record(self._trial, step, step, value))
         return stop
 
+    def announce(self, step: int, value: float) -> None:
+        """Optuna's pruners go by what has been reported: trials of a batch are judged in their order."""
+
     def end(self, status: str) -> None:
         """The trial has ended, with this status."""
         if self._last is not None:

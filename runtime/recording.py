@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -69,6 +69,7 @@ def record_programs(plan: Plan, objects: ObjectStore) -> tuple[dict[str, str], l
                 "metrics": program.metrics,
                 "data": _data(planned, objects) if node.has_data else None,
                 "define": _define(program),
+                "fusion": None if program.fusion is None else asdict(program.fusion),
             }
             data = content["data"] or {}
             needed += [digest for digest in data.get("digests", ()) if digest not in data["small"]]

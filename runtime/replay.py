@@ -22,6 +22,8 @@ from umbel.runtime import context as trial_context
 from umbel.runtime.comparison import environment_changes
 from umbel.runtime.context import TrialContext
 from umbel.runtime.environment import environment
+from umbel.runtime.fused_alone import run_alone
+from umbel.runtime.fused_batches import Fusion
 from umbel.runtime.metrics import check_has, named_metrics
 from umbel.runtime.recorded_modules import recorded_modules
 from umbel.runtime.recording import load_function, load_program
@@ -69,6 +71,8 @@ class Replay:
     environment: tuple[str, ...]
     #: What the function returned as `umbel.Result(model=…)`.
     model: object = None
+    #: True: it was one of a batch in its run (`umbel.fused`), and is a batch of one here.
+    fused: bool = False
 
     @property
     def same(self) -> bool:
@@ -80,6 +84,17 @@ class Replay:
             return all(_same_bits(self.metrics.get(name), self.recorded_metrics.get(name)) for name in names)
         mine, theirs = (_where(error) for error in (self.error, self.recorded_error))
         return self.recorded_status == "failed" and mine == theirs
+
+    @property
+    def largest_difference(self) -> float:
+        """How far metrics are from the recorded ones, relatively; infinite where one is missing or not finite."""
+        found = 0.0
+        for name in {*self.metrics, *self.recorded_metrics}:
+            now, then = self.metrics.get(name), self.recorded_metrics.get(name)
+            if not _same_bits(now, then):
+                either = None if now is None or then is None else abs(now - then) / (max(abs(now), abs(then)) or 1.0)
+                found = max(found, math.inf if either is None or math.isnan(either) else either)
+        return found
 
     def text(self) -> str:
         """All of it, for people."""
@@ -108,6 +123,11 @@ class Replay:
             what = "the metrics are the same to the bit" if self.status in SUCCEEDED else "it fails as it did"
             return f"reproduced: {what}"
         if self.status in SUCCEEDED and self.recorded_status in SUCCEEDED:
+            if self.fused:
+                return (
+                    f"not the same to the bit: the metrics differ by up to {self.largest_difference:.1e}, relatively; "
+                    "it was one of a batch, and batches of other sizes round otherwise"
+                )
             return "not reproduced: the metrics differ"
         if self.status in SUCCEEDED:
             return f"not reproduced: recorded was {self.recorded_status}, and here it went well"
@@ -162,6 +182,9 @@ def replay(
         given = _config(row, program, keys) if row.get("params") is not None else batch.configs(keys)[0]
         given.update(config or {})
         function, missing = load_function(program["function"])
+        fusion = program.get("fusion")
+        if fusion is not None:
+            function = run_alone(function, Fusion(**{**fusion, "by": tuple(fusion["by"])}), seed)
         differences += [f"a credential is missing: {name}" for name in missing]
         arguments: list[object] = []
         data_digest = None
@@ -197,6 +220,7 @@ def replay(
         tuple(differences),
         tuple(environment_changes(run.environment(row["host"]) or {}, environment())),
         model,
+        fusion is not None,
     )
 
 
@@ -298,6 +322,9 @@ class _StoppedAt:
     def report(self, step: int, value: float) -> bool:
         """Whether this is the step, or past it."""
         return step >= self._step
+
+    def announce(self, step: int, value: float) -> None:
+        """Nobody is compared with it."""
 
     def end(self, status: str) -> None:
         """Nothing to note."""

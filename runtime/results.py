@@ -14,11 +14,13 @@ class Result:
     """Metrics together with the model that earned them.
 
     Args:
-        metrics: a number, or numbers by name.
-        model: any object; it is stored as an artifact of the run, and its digest stands in the row's ``model``.
+        metrics: a number, or numbers by name; of a fused function arrays, with a number a trial.
+        model: any object; it is stored as an artifact of the run, and its digest stands in the row's ``model``. Of a
+            fused function a list with a model (or None) a trial, or a function of a trial's place in the batch, called
+            for those that are kept.
     """
 
-    metrics: float | Mapping[str, float]
+    metrics: float | Mapping[str, Any]
     model: object = None
 
 

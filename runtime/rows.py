@@ -33,7 +33,21 @@ from umbel.storage.columns import (
 from umbel.storage.packs import MODEL, MODEL_AT, MODEL_PAYLOAD
 from umbel.storage.trial_rows import OUT_OF_ORDER, metric_column
 
-__all__ = ["ElementOutcome", "Outcome", "Place", "TrialChunk", "TrialPart", "TrialRows", "element_rows", "output_rows"]
+__all__ = [
+    "NOT_BEGUN",
+    "ElementOutcome",
+    "Outcome",
+    "Place",
+    "TrialChunk",
+    "TrialPart",
+    "TrialRows",
+    "element_rows",
+    "output_rows",
+]
+
+
+#: Status of an outcome that is none: the trial was not begun, and is to be granted again as if it had never been.
+NOT_BEGUN = "not begun"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -43,6 +44,8 @@ class RunningLease(ABC):
         self._tail: Tail | None = None
         self._busy_until = time.perf_counter()
         self._clock_offset = time.time() - time.perf_counter()
+        #: Called by `run` when some of a long lease is finished; for executors that run it on the thread that collects.
+        self.after_part: Callable[[], object] = lambda: None
 
     @abstractmethod
     def run(self) -> None:

@@ -8,6 +8,7 @@ from math import isfinite
 from numbers import Integral
 from typing import Any, cast
 
+from umbel.runtime.fused_batches import Fusion
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep
 from umbel.runtime.objectives import to_objectives
 from umbel.runtime.programs import InputKind
@@ -71,7 +72,8 @@ def sweep(
 
     Args:
         fn: ``fn(config)``, or ``fn(config, data)`` if ``data`` is given; returns a number, a dict of numbers by metric
-            name, or `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along.
+            name, or `umbel.Result`. A task (`umbel.task`) brings its resources, retries and time limit along. A fused
+            function (`umbel.fused`) runs many trials at once.
         space: for each name a ``ray.tune`` domain, an Optuna distribution, a list of choices, a constant, or a dict of
             these; or a function ``fn(trial: optuna.Trial)`` that suggests what it needs, and may return a dict of
             further values ("define by run"). Required.
@@ -122,6 +124,14 @@ def sweep(
     groups = None if any(isinstance(values, Node) for values in axes.values()) else groups_of(axes)
     adaptive: AdaptiveSearch | None = None
     if is_adaptive(search, space):
+        if task.fusion is not None:
+            raise UsageError(
+                f"the function of sweep {name!r} is fused, so its trials run side by side, and this search builds each "
+                "upon those before",
+                got=f"search={search!r}" if not callable(space) else "a function that defines the space",
+                expected='search="random", "grid" or "tune"',
+                hint="or a function of one trial, without @umbel.fused",
+            )
         defined = placeholder_space() if space is None else space if callable(space) else to_space(space)
         _check_names(defined if isinstance(defined, Space) else placeholder_space(), list(axes))
         adaptive = adaptive_search(search, defined, seed=int(seed), sweep=name, trials=trials, objectives=objectives)
@@ -129,6 +139,8 @@ def sweep(
     else:
         converted = to_space(space)
         _check_names(converted, list(axes))
+        if task.fusion is not None:
+            _check_by(task.fusion, converted, list(axes), name)
         count = validate_search(converted, search, trials)
         if search == "tune":
             count = validate_search(converted, search, rounds_of_grid(converted, count))
@@ -289,6 +301,17 @@ def _check_names(space: Space, keys: Sequence[str]) -> None:
             )
 
 
+def _check_by(fusion: Fusion, space: Space, keys: Sequence[str], sweep: str) -> None:
+    known = [*dict.fromkeys(path[0] for path, _ in space.dimensions), *keys]
+    unknown = [name for name in fusion.by if name not in known]
+    if unknown:
+        raise UsageError(
+            f"batches of sweep {sweep!r} are to be formed by what is not in the configs",
+            got=f"by={unknown[0]!r}",
+            expected=f"names of the space or group keys: {', '.join(known) or 'there are none'}",
+        )
+
+
 def _data_argument(data: object, groups: int | None, over: Mapping[str, Any] | None) -> Argument:
     if isinstance(data, Elements):
         return Argument(None, data.source, InputKind.ITEM)
@@ -323,7 +346,8 @@ def _check_signature(task: Task[..., Any], with_data: bool) -> None:
     try:
         signature.bind(*([{}, None] if with_data else [{}]))
     except TypeError as error:
-        form = "fn(config, data)" if with_data else "fn(config)"
+        first = "config" if task.fusion is None else "configs"
+        form = f"fn({first}, data)" if with_data else f"fn({first})"
         raise GraphError(
             f"the sweep's function {task.name!r} can't be called as {form}: {error}",
             got=f"{task.name}{signature}",

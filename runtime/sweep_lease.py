@@ -1,129 +1,48 @@
-"""How are the trials of a lease run? In chunks of one group each, whose configs are made at once."""
+"""How are the trials of a lease run? In chunks of one group each, trial by trial."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from math import inf, isfinite, nan
+from math import nan
 
 from umbel.runtime import context as trial_context
 from umbel.runtime.asked_chunk import AskedChunk, AskFailed
-from umbel.runtime.calls import Call, describe_error, input_digests, store_failed
+from umbel.runtime.calls import describe_error, store_failed
 from umbel.runtime.checkpoints import TrialCheckpoints
 from umbel.runtime.context import TrialContext
-from umbel.runtime.lease_report import Taken
 from umbel.runtime.metrics import DEFAULT, check_has, named_metrics
 from umbel.runtime.output import Tail, kept
-from umbel.runtime.programs import InputKind, LeaseInputs, SweepProgram
 from umbel.runtime.pruning import Judged, as_json
 from umbel.runtime.results import Result
-from umbel.runtime.rows import Outcome, TrialChunk, TrialPart, TrialRows
-from umbel.runtime.rungs import RungBoard
-from umbel.runtime.running_lease import RunningLease
-from umbel.runtime.values import (
-    PACKED_LIMIT_BYTES,
-    StoredModel,
-    ValueHandle,
-    store_model,
-)
-from umbel.scheduler.pareto import Front
-from umbel.scheduler.protocol import Lease, Retry
+from umbel.runtime.rows import Outcome, TrialChunk
+from umbel.runtime.trial_lease import CHUNK, DataFailed, TrialLease
 from umbel.storage.trial_rows import SUCCEEDED
 
 __all__ = ["SweepLease"]
 
-#: Trials whose configs are made at a time.
-CHUNK = 4096
-#: Bytes of small models that may wait for a report; beyond that each is stored at once, which takes its time.
-WAITING_LIMIT_BYTES = 64 * 2**20
 
+class SweepLease(TrialLease):
+    """Trials of a sweep, one after another."""
 
-class SweepLease(RunningLease):
-    """Trials of a sweep, in chunks of one group each."""
-
-    def __init__(
-        self,
-        lease: Lease,
-        inputs: LeaseInputs,
-        call: Call,
-        program: SweepProgram,
-        rows: TrialRows,
-        board: RungBoard | None = None,
-    ) -> None:
-        super().__init__(lease, call)
-        self._inputs = inputs
-        self._program = program
-        self._rows = rows
-        self._board = board
-        self._chunks: list[tuple[TrialChunk | AskedChunk, list[Outcome]]] = []
-        #: Outcomes in chunks that have been collected whole and dropped.
-        self._dropped = 0
-        #: By group, what is best so far of what is known here.
-        self._best: dict[int, float] = {}
-        self._fronts: dict[int, Front] = {}
-        #: Bytes of small models that `run` has kept, and those that `collect` has handed over; one thread writes each.
-        self._kept_bytes = self._handed_over_bytes = 0
-
-    def run(self) -> None:
-        """Run the trials in order, until the lease's end, which may move nearer meanwhile."""
-        # What is there before belongs to a trial that has started a run of its own.
-        outer = trial_context.current.context, kept.tail
-        self._busy_until = time.perf_counter()  # waiting behind another lease is not work
-        try:
-            self._run_chunks()
-        finally:
-            trial_context.current.context, kept.tail = outer
-
-    def _run_chunks(self) -> None:
+    def _run_trials(self) -> None:
         trials = self._program.source.trials
         start = self.lease.start
-        first_group = start // trials
         while start < self.stop:
             group = start // trials
             stop = min(self.stop, (group + 1) * trials)
             if self._program.search is None:
                 stop = min(stop, start + CHUNK)
-            handles = self._group_handles(group - first_group)
-            digests = input_digests(self._program.parameters, handles, group)
-            data = digests[0] if digests else None
-            keys = self._inputs.groups[group - first_group]
-            chunk = self._chunk(keys, group, start, stop, data)
-            outcomes: list[Outcome] = []
-            self._chunks.append((chunk, outcomes))
+            chunk, outcomes = self._begin_chunk(start, stop)
             try:
-                args, kwargs = self._call.fill(handles, group)
-            except Exception as error:
-                if store_failed(error):
-                    raise
-                text = f"the group's data can't be loaded: {describe_error(error)}"
-                retry = self._call.retries(error)
-                now = time.time()
+                args, kwargs = self._load(group)
+            except DataFailed as failed:
                 if isinstance(chunk, AskedChunk):
                     chunk.leave_out()
-                outcomes.extend(Outcome(now, 0.0, None, "failed", text, retry=retry) for _ in chunk.seeds)
+                outcomes.extend(failed.outcome() for _ in chunk.seeds)
             else:
                 if not self._run_chunk(chunk, outcomes, args, kwargs):
                     return
             start = stop
-
-    def _chunk(
-        self, keys: Mapping[str, object], group: int, start: int, stop: int, data: str | None
-    ) -> TrialChunk | AskedChunk:
-        program, first = self._program, group * self._program.source.trials
-        if program.search is None:
-            return TrialChunk(program, keys, group, start - first, stop - first, data)
-        study = self._inputs.study
-        for trial in () if study is None else study.known:
-            if trial.values is not None and trial.pruned_at is None:
-                self._is_best(trial.values, group)  # so that a model is kept only if it is better than these
-        return AskedChunk(program, keys, group, start - first, stop - first, data, study)
-
-    def _group_handles(self, group_in_lease: int) -> list[tuple[ValueHandle, ...]]:
-        chosen: list[tuple[ValueHandle, ...]] = []
-        for parameter, handles in zip(self._program.parameters, self._inputs.handles, strict=True):
-            each = parameter.kind is InputKind.EACH
-            chosen.append((handles[group_in_lease],) if each else handles)
-        return chosen
 
     def _run_chunk(
         self, chunk: TrialChunk | AskedChunk, outcomes: list[Outcome], args: list[object], kwargs: dict[str, object]
@@ -220,68 +139,6 @@ class SweepLease(RunningLease):
                 raise
             return Outcome(started, seconds, None, "failed", describe_error(error), retry=self._call.retries(error))
         return Outcome(started, seconds, metrics, model=stored)
-
-    def _keep(self, model: object, metrics: Mapping[str, float], group: int) -> StoredModel | None:
-        """Store the model if it is to be kept, or have it stored with its row."""
-        keep = self._program.keep
-        if keep == "none":
-            return None
-        if keep == "best" and not self._is_best(tuple(metrics[name] for name in self._program.metrics), group):
-            return None
-        waiting_bytes = self._kept_bytes - self._handed_over_bytes
-        limit_bytes = PACKED_LIMIT_BYTES if waiting_bytes < WAITING_LIMIT_BYTES else 0
-        stored = store_model(model, self._call.objects, limit_bytes)
-        self._kept_bytes += len(stored.payload or b"")
-        return stored
-
-    def _is_best(self, values: tuple[float, ...], group: int) -> bool:
-        """Whether a trial with these values beats those seen of its group; with several metrics, whether none of those
-        dominates it."""
-        if not all(map(isfinite, values)):
-            return False
-        scores = [each.sign * value for each, value in zip(self._program.objectives, values, strict=True)]
-        if len(scores) > 1:
-            return self._fronts.setdefault(group, Front()).add(scores)
-        if scores[0] >= self._best.get(group, inf):
-            return False
-        self._best[group] = scores[0]
-        return True
-
-    def _finished(self) -> int:
-        return self._dropped + sum(len(outcomes) for _, outcomes in list(self._chunks))
-
-    def _take(self, start: int, stop: int, overrun: Outcome | None) -> Taken:
-        parts: list[TrialPart] = []
-        for chunk, outcomes in list(self._chunks):
-            low, high = max(start, chunk.first), min(stop, chunk.stop)
-            if low >= high:
-                continue
-            held = outcomes[low - chunk.first : high - chunk.first]
-            if overrun is not None and high == stop:
-                held = [*held[: high - low - 1], overrun]
-            parts.append(TrialPart(chunk, low - chunk.first, held, self._call.attempt))
-        failed: list[int] = []
-        retries: list[Retry] = []
-        output: list[tuple[int, int, str]] = []
-        for part in parts:
-            for index, outcome in enumerate(part.outcomes, part.chunk.first + part.offset):
-                if outcome.retry:
-                    retries.append(Retry(index, self._call.attempt))
-                elif outcome.status not in SUCCEEDED:
-                    failed.append(index)
-                if outcome.output is not None:
-                    output.append((index, self._call.attempt, outcome.output))
-        while self._chunks and self._chunks[0][0].stop <= stop:  # made into rows: no longer needed
-            _, outcomes = self._chunks.pop(0)
-            self._dropped += len(outcomes)
-        rows = self._rows.build(parts)
-        for part in parts:
-            for outcome in part.outcomes:
-                if outcome.model is not None:
-                    self._handed_over_bytes += len(outcome.model.payload or b"")
-                    outcome.model = None  # its chunk may live on for thousands of trials
-        rungs = () if self._board is None else self._board.take()
-        return Taken(rows, tuple(failed), tuple(retries), output, rungs=rungs)
 
 
 def _end_course(context: TrialContext, course: Judged, outcome: Outcome) -> None:

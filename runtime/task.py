@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from umbel.runtime.fused_batches import Fusion
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep, TaskNode
 from umbel.runtime.programs import InputKind
 from umbel.runtime.sequences import as_sequence
@@ -72,6 +73,9 @@ def _is_number(value: object) -> bool:
 class Task(Generic[P, R]):
     """A function with what it needs to run: its resources, retries and time limit. Made by `umbel.task`."""
 
+    #: How a sweep runs many of its trials at once, if it does (`umbel.fused`).
+    fusion: Fusion | None = None
+
     def __init__(
         self,
         fn: Callable[P, R],
@@ -91,6 +95,12 @@ class Task(Generic[P, R]):
                 got=fn,
                 expected="a function or another callable",
                 hint="put @umbel.task above a def; options go in parentheses: @umbel.task(retries=2)",
+            )
+        if isinstance(fn, Task) and fn.fusion is not None:
+            raise UsageError(
+                "this function is fused already, and umbel.fused takes the options of umbel.task",
+                got=repr(fn),
+                expected="one decorator: @umbel.fused(by=…, cpus=2, retries=1)",
             )
         if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
             raise UsageError(

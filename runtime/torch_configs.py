@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from umbel.scheduler.errors import UsageError
+from umbel.runtime.fused_configs import Configs
+from umbel.scheduler.errors import TrialUsageError, UsageError
 
 __all__ = ["OPTIMIZERS", "OWN_KEYS", "hyperparameters", "optimizer_name", "read_configs", "read_seeds"]
 
@@ -53,15 +54,19 @@ def optimizer_name(optimizer: object) -> str:
     return name
 
 
-def read_configs(configs: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_configs(configs: Sequence[Mapping[str, Any]] | Mapping[str, Any] | Configs) -> list[dict[str, Any]]:
     """One dict a trial, of plain values, from a list of dicts or from a dict of columns.
 
     In a dict of columns lists and arrays are columns; any other value (a number, a string, a tuple) holds for all
-    trials.
+    trials. What a fused function is given has the seeds beside the configs: they count where the space has none.
 
     Raises:
         UsageError: there are no trials, or columns differ in length.
     """
+    if isinstance(configs, Configs):
+        seeds = configs.seeds.tolist()
+        rows = [{"seed": seed, **row} for seed, row in zip(seeds, configs.rows(), strict=True)]
+        return [{key: _plain(value) for key, value in row.items()} for row in rows]
     if isinstance(configs, Mapping):
         columns = {key: value for key, value in configs.items() if _is_column(value)}
         lengths = {key: len(value) for key, value in columns.items()}
@@ -101,7 +106,7 @@ def read_seeds(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def _seed(value: object, trial: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not SEEDS[0] <= value <= SEEDS[1]:
-        raise UsageError(
+        raise TrialUsageError(
             f"the seed of trial {trial} is not one for torch.manual_seed",
             got=repr(value),
             expected=f"a whole number from {SEEDS[0]} to {SEEDS[1]}",
@@ -133,7 +138,7 @@ def _number(value: object, key: str, trial: int) -> tuple[float, ...]:
         numbers = ()
     if len(numbers) != count or not all(rule.holds(number) for number in numbers):
         expected = rule.expected if count == 1 else f"two numbers, each {rule.expected}"
-        raise UsageError(f"{key} of trial {trial} is out of range", got=repr(value), expected=expected)
+        raise TrialUsageError(f"{key} of trial {trial} is out of range", got=repr(value), expected=expected)
     return numbers
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from umbel.runtime.fused_configs import Configs
+from umbel.runtime.fused_context import reporter
 from umbel.runtime.torch_configs import hyperparameters, optimizer_name, read_configs, read_seeds
 from umbel.runtime.torch_data import Minibatches, read_data
 from umbel.runtime.torch_fitted import Fitted
@@ -45,7 +47,7 @@ DTYPES = {
 def fit_many(
     make_module: MakeModule,
     data: Any,
-    configs: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+    configs: Sequence[Mapping[str, Any]] | Mapping[str, Any] | Configs,
     loss: str | Loss,
     optimizer: Any = "adam",
     steps: int = 200,
@@ -58,6 +60,7 @@ def fit_many(
     min_delta: float = 0.0,
     check_every: int = 1,
     stop: Stop | None = None,
+    report: str | None = None,
     device: Any = None,
     dtype: Any = "float32",
     compile: bool = False,
@@ -79,7 +82,8 @@ def fit_many(
             for all trials. With ``groups`` they have a leading axis of groups. Or a list of such tuples, one a group,
             of any lengths (one a trial, unless ``groups`` says otherwise). NumPy arrays or tensors; whole numbers
             stay whole.
-        configs: a list of dicts, or a dict of columns (lists and arrays; other values hold for all). Beside what
+        configs: a list of dicts, a dict of columns (lists and arrays; other values hold for all), or the configs that a
+            fused function (`umbel.fused`) is given, whose seeds count then. Beside what
             ``make_module`` reads: ``lr``, ``weight_decay``, ``betas``, ``eps``, ``momentum``, by default torch.optim's;
             ``seed``, by default 0.
         loss: of ``(output, target)``, the mean over rows, such as ``torch.nn.functional.mse_loss``; or "mse", "mae",
@@ -97,7 +101,9 @@ def fit_many(
         min_delta: see ``patience``.
         check_every: steps from check to check. A check with ``validation`` costs a forward pass over it.
         stop: called after each check with (steps taken, indices of the trials that still train, their losses);
-            returns which of them stop, a boolean each, or None. For pruning.
+            returns which of them stop, a boolean each, or None.
+        report: in a fused function, report the same losses under this name to the sweep (`umbel.report`) after each
+            check; trials that its ``prune=`` stops are taken out. Needs all trials of the batch, in their order.
         device: "cpu", "cuda", "cuda:1", …; None: CUDA if this process may use it, else the CPU.
         dtype: "float32", "float64", or "bfloat16": then the forward pass is in bfloat16, and weights, the optimizer's
             state and losses are in float32.
@@ -118,6 +124,8 @@ def fit_many(
     settings = _settings(loss, steps, batch_size, patience, min_delta, check_every, device, dtype)
     name = optimizer_name(optimizer)
     rows = read_configs(configs)
+    if report is not None:
+        stop = _reporting(report, len(rows), stop)
     columns, seeds = hyperparameters(name, rows), read_seeds(rows)
     typed: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device}
     train = read_data(data, groups, weights, len(rows), **typed)
@@ -159,6 +167,23 @@ def fit_many(
         _seeds=seeds,
         _groups=train.groups,
     )
+
+
+def _reporting(metric: Any, count: int, stop: Stop | None) -> Stop | None:
+    """Report the losses, then ask ``stop`` about all; whoever says so stops a trial."""
+    if not isinstance(metric, str) or not metric:
+        raise UsageError("report is no name of a metric", got=repr(metric), expected="for example report='loss'")
+    reported = reporter(metric, count)
+    if reported is None or stop is None:
+        return reported or stop
+    first, second = reported, stop
+
+    def both(taken: int, trials: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        said = second(taken, trials, losses)
+        stopping: np.ndarray = first(taken, trials, losses)
+        return stopping if said is None else stopping | np.asarray(said)
+
+    return both
 
 
 @dataclass(frozen=True, slots=True)

@@ -392,6 +392,8 @@ class Engine:
         if len(worker.leases) >= 2:
             return False
         running = worker.leases[0]
+        if self.nodes[running.lease.node].spec.batched is not None:
+            return False  # it is long; what waits behind it could be running elsewhere
         mean_s = self.nodes[running.lease.node].sizer.mean_s
         if running.suspect or running.runs_twice:
             # Behind a suspect nothing waits, so that the next death is surely its own; behind a straggler, because it
@@ -402,8 +404,8 @@ class Engine:
     def _may_follow(self, node: NodeState, running: OpenLease, workers: int) -> bool:
         """Whether elements of a node may wait behind a lease."""
         before = self.nodes[running.lease.node]
-        if node.spec.in_order:
-            return False  # what waits may be taken over in the midst of its block
+        if node.spec.in_order or node.spec.batched is not None:
+            return False  # what waits may be taken over in the midst of its block, or batch
         if node.spec.timeout_s is not None and before.spec.timeout_s is None:
             return False  # if they hung, the silence would be put down to the lease before
         measured = node.sizer.mean_s is not None and before.sizer.mean_s is not None

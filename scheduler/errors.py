@@ -24,6 +24,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",
+    "TrialUsageError",
     "UmbelError",
     "UntrustedError",
     "UsageError",
@@ -70,6 +71,10 @@ def _rebuild(cls: type[UmbelError], what: str, got: str | None, expected: str | 
 
 class UsageError(UmbelError):
     """An argument is wrong; nothing has been started."""
+
+
+class TrialUsageError(UsageError):
+    """What one of many trials was given is wrong; the others may be right."""
 
 
 class SpaceError(UsageError):

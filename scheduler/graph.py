@@ -12,7 +12,7 @@ from typing import NewType
 
 from umbel.scheduler.errors import GraphError
 
-__all__ = ["Graph", "Input", "NodeId", "NodeSpec", "RetryPolicy", "ShapeId", "check_blocks"]
+__all__ = ["Batched", "Graph", "Input", "NodeId", "NodeSpec", "RetryPolicy", "ShapeId", "check_blocks"]
 
 #: Position of a node in its graph.
 NodeId = NewType("NodeId", int)
@@ -57,6 +57,19 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Batched:
+    """Elements that a worker runs many at once, so that a lease should hold many.
+
+    A lease holds an equal share of what is pending, at most ``share`` elements of it; and ``least`` elements if there
+    are so many, since a batch of few costs nearly as much as one of many. Suspects (`umbel.scheduler.blame`) are
+    granted in leases as small as ever.
+    """
+
+    least: int
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node: ``size`` elements of the same kind."""
 
@@ -83,6 +96,8 @@ class NodeSpec:
     counts: bool = False
     #: True: before elements that are ready are granted, `Recall` asks which of them an earlier run has done.
     recalls: bool = False
+    #: None: elements are run one by one.
+    batched: Batched | None = None
 
 
 def check_blocks(node: NodeSpec, size: int, source: Input, parent: NodeSpec, parent_size: int) -> None:

@@ -8,11 +8,15 @@ Long enough that a lease's fixed cost vanishes, short enough for durability, fai
 - by floor: never less than `FLOOR_S` of work, under which the round trip would cost more than an even finish gains.
 
 Until something has been measured a lease holds one element: it might take hours.
+
+Elements that are run many at once (`Batched`) are another matter: there a lease is long, whatever they take.
 """
 
 from __future__ import annotations
 
 from math import ceil
+
+from umbel.scheduler.graph import Batched
 
 __all__ = ["FLOOR_S", "TARGET_S", "LeaseSizer"]
 
@@ -58,8 +62,15 @@ class LeaseSizer:
         """Seconds an element takes, all of them counting alike; None before any was measured."""
         return self._all_seconds / self._all_count if self._all_count else None
 
-    def size(self, pending: int, workers: int) -> int:
+    def size(self, pending: int, workers: int, batched: Batched | None = None) -> int:
         """Elements for the next lease when ``pending`` are left for ``workers``."""
+        size = self._size(pending, workers)
+        if batched is None:
+            return size
+        share = min(batched.share, ceil(pending / max(workers, 1)))
+        return max(1, min(pending, max(size, batched.least, share)))
+
+    def _size(self, pending: int, workers: int) -> int:
         mean_s = self.mean_s
         if mean_s is None:
             return 1

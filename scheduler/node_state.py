@@ -156,7 +156,7 @@ class NodeState:
             suspects: whether it may be given elements that may kill its worker.
             most: how many elements at most, at least 1; None: without bound.
         """
-        size = self.sizer.size(self.pending, workers)
+        size = self.sizer.size(self.pending, workers, self.spec.batched)
         if self.spec.in_order:
             size = self._size_in_order(size, workers)
         if most is not None:
@@ -173,9 +173,17 @@ class NodeState:
         if not self.fresh:
             return None
         start, limit = self._place_in_order() if self.spec.in_order else self._fresh_place(cursor)
+        if self.spec.batched is not None:
+            size = self._to_block_end(start, size)
         taken = Piece(start, min(start + size, limit))
         self.fresh.remove(taken.start, taken.stop)
         return taken
+
+    def _to_block_end(self, start: int, size: int) -> int:
+        """The size at which a lease ends with a block, if it is longer than one."""
+        block = self.spec.affinity_block
+        stop = (start + size) // block * block if block else 0
+        return stop - start if stop > start else size
 
     def _size_in_order(self, size: int, workers: int) -> int:
         """A whole block while there are enough for all; else few elements, so that later ones know of earlier ones."""

@@ -311,6 +311,10 @@ class Standings:
             found = self._values[key] = _Scores()
         return found
 
+    def announce(self, trial: int, rung: int, value: float) -> None:
+        """A trial is at a rung, and will be judged there."""
+        self._at(trial, rung).put(trial, self.score(value))
+
     def judge(self, trial: int, rung: int, step: int, value: float, judged: float) -> tuple[Mark, bool]:
         """Note what a trial reports at a rung.
 
@@ -359,6 +363,15 @@ class Course:
         self._best = inf
         #: What it left at the rungs that it passed.
         self.marks: list[Mark] = []
+
+    def announce(self, step: int, value: float) -> None:
+        """The trial is about to report this, together with others: these are compared with it too.
+
+        Trials that run side by side come to a rung at once; judged one after another, the first would always go on.
+        """
+        rung = self._standings.rule.rung(self._position, step)
+        if rung is not None and rung > self._rung:
+            self._standings.announce(self.trial, rung, value)
 
     def report(self, step: int, value: float) -> bool:
         """Whether a trial that reports this is to be stopped. Cost: about a microsecond, ten at a rung."""

@@ -73,6 +73,9 @@ def share(shape: ShapeState, nodes: Sequence[NodeState], now: float) -> Sharing:
             unstarted = held.unreported - started
             if node.whole_blocks:
                 unstarted = 0  # they build upon the one that runs
+            batched = node.spec.batched
+            if batched is not None and started and unstarted < 2 * batched.least:
+                unstarted = 0  # two leases of few cost more than one
             if unstarted > 0:
                 found.look_at = min(found.look_at, soon)
                 mean_s = node.sizer.mean_s
@@ -83,7 +86,8 @@ def share(shape: ShapeState, nodes: Sequence[NodeState], now: float) -> Sharing:
                 if unstarted * mean_s >= STEAL_FLOOR_S:
                     keep = held.position + 1 + unstarted // 2 if started else held.position
                     cuts.append((-unstarted * mean_s, held.lease.id, keep))
-            if started and not (held.runs_twice or held.suspect or held.deaths or worker.stopping):
+            # Of a batch no element is late: they end together.
+            if started and batched is None and not (held.runs_twice or held.suspect or held.deaths or worker.stopping):
                 due = _overdue_at(held, node)
                 if due <= now:
                     overdue.append((due, held.lease.id, held))

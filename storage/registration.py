@@ -63,6 +63,7 @@ def register(
     by: str | Sequence[str] | None = None,
     models: object = None,
     sweep: object = None,
+    metric: str | None = None,
     why: str = "",
     smoke: object = None,
     inputs: object = None,
@@ -72,7 +73,7 @@ def register(
     check_model(model)
     _check_done(run)
     example = _example(inputs, smoke)
-    winners = find_winners(run, [by] if isinstance(by, str) else by, models, sweep)
+    winners = find_winners(run, [by] if isinstance(by, str) else by, models, sweep, metric)
     rows, answer = _with_models(objects, run, winners, example)
     if outputs is None and example.given:
         outputs = infer_schema(answer)

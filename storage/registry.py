@@ -41,6 +41,7 @@ class Registry:
         by: str | Sequence[str] | None = None,
         models: object = None,
         sweep: object = None,
+        metric: str | None = None,
         why: str = "",
         inputs: object = None,
         smoke: object = None,
@@ -57,6 +58,8 @@ class Registry:
             models: the node, or its name, whose elements are the models, one a group in the order of the groups
                 (``refit.map(sweep.best(), data)``). None: those that the best trials returned in `umbel.Result`.
             sweep: which sweep, if the run has several.
+            metric: of a sweep that is judged by several metrics the one by which a group's winner is taken from its
+                Pareto set.
             why: a note for people.
             inputs: example inputs, from which the JSON schema of inputs is inferred, and with which every model is
                 asked now and before the version is promoted; or a JSON schema (a dict with "type" or "$schema").
@@ -94,6 +97,7 @@ class Registry:
             by=by,
             models=models,
             sweep=sweep,
+            metric=metric,
             why=why,
             smoke=smoke,
             inputs=inputs,

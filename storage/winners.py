@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from umbel.scheduler.errors import UsageError
-from umbel.storage.columns import float_values, int_values, integers, python_rows, strings
+from umbel.scheduler.pareto import Objective, in_words
+from umbel.storage.columns import float_values, inferred, int_values, integers, python_rows, strings
 from umbel.storage.graph_record import NodeRecord, SweepRecord, near_names
 from umbel.storage.model_rows import GROUP, by_columns
 from umbel.storage.packs import MODEL, MODEL_AT
@@ -42,7 +43,9 @@ class Winners:
     mode: str | None
 
 
-def find_winners(run: Run, by: Sequence[str] | None, models: object, sweep: object) -> Winners:
+def find_winners(
+    run: Run, by: Sequence[str] | None, models: object, sweep: object, metric: str | None = None
+) -> Winners:
     """Find the winner of each group.
 
     Args:
@@ -50,6 +53,7 @@ def find_winners(run: Run, by: Sequence[str] | None, models: object, sweep: obje
         by: the group keys; fewer than the sweep has: the best of all groups that agree in these. None: all.
         models: the node whose elements are the models, in the order of the groups; None: those of the trials.
         sweep: which sweep; None: the only one, or the one that ``models`` comes from.
+        metric: of a sweep that is judged by several metrics the one by which a winner is chosen from each Pareto set.
 
     Raises:
         NotFoundError: the run has no such node or sweep.
@@ -57,10 +61,10 @@ def find_winners(run: Run, by: Sequence[str] | None, models: object, sweep: obje
     """
     if models is None:
         found = run.graph.sweep(sweep)
-        return _of_trials(run, found, _keys(found, by))
+        return _of_trials(run, found, _keys(found, by), _objective(found, metric, needed=True))
     node = run.graph.node(models)
     if node.sweep is not None:
-        return _of_trials(run, node.sweep, _keys(node.sweep, by))
+        return _of_trials(run, node.sweep, _keys(node.sweep, by), _objective(node.sweep, metric, needed=True))
     origin = _sweep_of(run, node, sweep)
     keys = () if origin is None else origin.group_names
     if by is not None and set(by) != set(keys):
@@ -70,7 +74,26 @@ def find_winners(run: Run, by: Sequence[str] | None, models: object, sweep: obje
             expected=", ".join(keys) or "no keys",
             hint="leave by= out",
         )
-    return _of_elements(run, node, origin, tuple(by) if by is not None else keys)
+    judged = None if origin is None else _objective(origin, metric, needed=False)
+    return _of_elements(run, node, origin, tuple(by) if by is not None else keys, judged)
+
+
+def _objective(sweep: SweepRecord, metric: str | None, *, needed: bool) -> Objective | None:
+    """What one winner a group is chosen by; None: that is left to the node that made the models."""
+    if metric is None and len(sweep.objectives) == 1:
+        return sweep.objectives[0]
+    names = [each.metric for each in sweep.objectives]
+    if metric is None and not needed:
+        return None
+    if metric not in names:
+        by = "several metrics" if metric is None else "others than this metric"
+        raise UsageError(
+            f"the sweep {sweep.name!r} is judged by {by}",
+            got=metric,
+            expected=f"one of {', '.join(names)}",
+            hint=f"metric={names[0]!r} (--metric {names[0]}) takes the best by that from each group's Pareto set",
+        )
+    return sweep.objectives[names.index(metric)]
 
 
 def _keys(sweep: SweepRecord, by: Sequence[str] | None) -> tuple[str, ...]:
@@ -125,12 +148,13 @@ def _whole_sweep(run: Run, node: NodeRecord) -> SweepRecord | None:
 # ---- models of the trials --------------------------------------------------------------------------------------
 
 
-def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...]) -> Winners:
+def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...], judged: Objective | None) -> Winners:
+    assert judged is not None
     best, missing = best_trials(run.objects, run.id, sweep)
-    best = _best_by(best, sweep, by)
+    best = _best_by(best, judged, by)
     texts = _texts(best, by)
     lost = sorted({group_text([_of(sweep, group)[key] for key in by]) for group in missing} - set(texts))
-    _refuse_missing(run, lost, f"have no trial with a finite {sweep.metric}")
+    _refuse_missing(run, lost, f"have no trial with a finite {in_words(sweep.objectives)}")
     digests = best[MODEL].to_pylist()
     without = [text for text, digest in zip(texts, digests, strict=True) if digest is None]
     if without:
@@ -147,14 +171,14 @@ def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...]) -> Winners:
     rows = rows.append_column(MODEL, best[MODEL])
     at = best[MODEL_AT] if MODEL_AT in best.column_names else pa.nulls(len(best), pa.string())
     rows = rows.append_column(MODEL_AT, at)
-    return Winners(rows, [None] * len(rows), by, sweep.metric, sweep.mode)
+    return Winners(rows, [None] * len(rows), by, judged.metric, judged.mode)
 
 
-def _best_by(best: pa.Table, sweep: SweepRecord, by: tuple[str, ...]) -> pa.Table:
-    """Of groups that agree in some keys the best; in the order in which they come first."""
-    if set(by) == set(sweep.group_names) or not len(best):
+def _best_by(best: pa.Table, judged: Objective, by: tuple[str, ...]) -> pa.Table:
+    """Of trials whose groups agree in some keys the best; in the order in which they come first."""
+    if not len(best):
         return best
-    score = float_values(best[metric_column(sweep.metric)]) * (1 if sweep.mode == "min" else -1)
+    score = float_values(best[metric_column(judged.metric)]) * judged.sign
     pruned = [status in PRUNED for status in best["status"].to_pylist()]
     trials = int_values(best["trial"]).tolist()
     chosen: dict[str, int] = {}
@@ -168,7 +192,9 @@ def _best_by(best: pa.Table, sweep: SweepRecord, by: tuple[str, ...]) -> pa.Tabl
 # ---- models of a later node ------------------------------------------------------------------------------------
 
 
-def _of_elements(run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tuple[str, ...]) -> Winners:
+def _of_elements(
+    run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tuple[str, ...], judged: Objective | None
+) -> Winners:
     columns = ("status", "error", "digest", MODEL, MODEL_AT, "payload")
     elements = {int(row["element"]): row for row in python_rows(read_elements(run.objects, run.id, node, columns))}
     groups = [{}] if sweep is None else [_of(sweep, position) for position in range(max(1, len(sweep.groups)))]
@@ -178,12 +204,13 @@ def _of_elements(run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tupl
     ]
     _refuse_missing(run, failed, f"have no model, for their elements of {node.name!r} failed")
     found = [elements[place] for place in range(len(texts))]
-    if sweep is None:
-        rows = pa.table({GROUP: strings(texts), "run": strings([run.id])})
+    if sweep is None or judged is None:  # of a Pareto set the node itself has chosen, or mixed
+        keys = {name: inferred([group[key] for group in groups]) for key, name in zip(by, by_columns(by), strict=True)}
+        rows = pa.table({**keys, GROUP: strings(texts), "run": strings([run.id] * len(texts))})
     else:
         best, missing = best_trials(run.objects, run.id, sweep)
-        _refuse_missing(run, [texts[place] for place in missing], f"have no trial with a finite {sweep.metric}")
-        rows = _with_keys(run, best, by, texts)
+        _refuse_missing(run, [texts[place] for place in missing], f"have no trial with a finite {judged.metric}")
+        rows = _with_keys(run, _best_by(best, judged, sweep.group_names), by, texts)
     rows = rows.append_column("node", strings([node.name] * len(rows)))
     rows = rows.append_column("element", integers(list(range(len(rows)))))
     # A task that returns umbel.Result(metrics, model=...) has both; else its value is the model.
@@ -192,7 +219,7 @@ def _of_elements(run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tupl
     at = [row.get(MODEL_AT) if is_own else None for row, is_own in zip(found, own, strict=True)]
     payloads = [None if is_own else row.get("payload") for row, is_own in zip(found, own, strict=True)]
     rows = rows.append_column(MODEL, strings(digests)).append_column(MODEL_AT, strings(at))
-    metric, mode = (None, None) if sweep is None else (sweep.metric, sweep.mode)
+    metric, mode = (None, None) if judged is None else (judged.metric, judged.mode)
     return Winners(rows, payloads, by, metric, mode)
 
 

@@ -87,6 +87,7 @@ def test_public_names_exist_are_documented_and_listed_once() -> None:
 ERROR_TREE = """
 UmbelError
   UsageError
+    TrialUsageError
     SpaceError
     GraphError
     CodeError

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
+    from umbel.runtime.fused import fused
+    from umbel.runtime.fused_configs import Configs
     from umbel.runtime.nodes import Node, Sweep
     from umbel.runtime.product import product
     from umbel.runtime.replay import replay
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreFullError,
         StoreUnavailableError,
+        TrialUsageError,
         UmbelError,
         UntrustedError,
         UsageError,
@@ -57,14 +60,16 @@ if TYPE_CHECKING:
 _ERRORS = (
     "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
     "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
-    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError UmbelError UntrustedError "
-    "UsageError"
+    "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError TrialUsageError UmbelError "
+    "UntrustedError UsageError"
 )
 _HOMES = {
     "umbel.runtime.ab": "ab",
     "umbel.runtime.comparison": "diff",
     "umbel.runtime.context": "TrialContext report trial",
     "umbel.runtime.data": "read",
+    "umbel.runtime.fused": "fused",
+    "umbel.runtime.fused_configs": "Configs",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
     "umbel.runtime.replay": "replay",
@@ -90,6 +95,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # building graphs
     "task",
     "Task",
+    "fused",
+    "Configs",
     "product",
     "read",
     "read_sql",
@@ -132,6 +139,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "NotFoundError",
     "ResumeMismatchError",
     "UntrustedError",
+    "TrialUsageError",
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",

@@ -69,7 +69,11 @@ assert ended.failures().num_rows == 4
 check("reading a run")
 """
 
-COMMANDS = [["ls"], ["show", "gdp"], ["best", "gdp"], ["best", "gdp", "--json"], ["failures", "gdp"]]
+COMMANDS = [
+    *(["ls"], ["show", "gdp"], ["best", "gdp"], ["best", "gdp", "--json"], ["failures", "gdp"]),
+    ["register", "gdp", "--model", "m", "--models", "refit"],
+    *(["promote", "m", "1", "--gate", "no-group-worse"], ["models"], ["models", "m"], ["history", "m"]),
+]
 
 COMMAND = """
 import sys

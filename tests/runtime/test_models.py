@@ -10,7 +10,7 @@ import pytest
 
 import umbel
 from tests.bench.object_watch import watch_objects
-from umbel.runtime import running_lease, sweep_lease
+from umbel.runtime import running_lease, trial_lease
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError
 from umbel.storage.run import Run
 
@@ -63,7 +63,7 @@ def test_many_bytes_are_packed_where_they_are_made(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("waiting", [0, 2**26])
 def test_large_models_are_artifacts_of_their_own(waiting: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_lease, "WAITING_LIMIT_BYTES", waiting)
+    monkeypatch.setattr(trial_lease, "WAITING_LIMIT_BYTES", waiting)
     length = 2**18 if waiting else 10
 
     def large(config: dict[str, Any]) -> umbel.Result:

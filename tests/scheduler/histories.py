@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.scheduler.element_states import Watcher
 from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
-from umbel.scheduler.graph import Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
+from umbel.scheduler.graph import Batched, Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 from umbel.scheduler.protocol import (
     Accept,
     Command,
@@ -87,6 +87,7 @@ def random_graph(draw: random.Random) -> Graph:
                 priority=draw.choice([0, 0, 3]),
                 timeout_s=None if driver else timeout_s,
                 recalls=not driver and draw.random() < 0.2,
+                batched=Batched(size % 7 + 1, 5 if size % 2 else 10**6) if size % 5 == 2 else None,
             )
         )
     return Graph(specs)

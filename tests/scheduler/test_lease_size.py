@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from umbel.scheduler.graph import Batched, NodeId, NodeSpec
 from umbel.scheduler.lease_size import TARGET_PER_WORKER_S, TARGET_S, LeaseSizer
+from umbel.scheduler.node_state import NodeState, Piece
 
 
 def measured(seconds: float) -> LeaseSizer:
@@ -28,3 +30,27 @@ def test_with_many_workers_a_lease_lasts_longer_so_that_the_driver_hears_less() 
 def test_towards_the_end_leases_shrink() -> None:
     sizes = [measured(0.1).size(pending, 8000) for pending in (10_000_000, 160_000, 16_000, 100)]
     assert sizes == [160, 10, 1, 1]
+
+
+def test_elements_that_are_run_many_at_once_get_long_leases_whatever_they_take() -> None:
+    groups = Batched(least=50, share=100)
+    assert [LeaseSizer().size(pending, 4, groups) for pending in (1000, 300, 100, 30)] == [100, 75, 50, 30]
+    assert measured(60.0).size(1000, 4, groups) == 100
+    assert measured(0.001).size(100_000, 4, groups) == round(TARGET_S / 0.001)
+    everything = Batched(least=50, share=10**9)
+    assert [LeaseSizer().size(pending, 4, everything) for pending in (1000, 750, 120, 30)] == [250, 188, 50, 30]
+
+
+def test_long_leases_end_with_a_group_and_suspects_get_short_ones() -> None:
+    node = NodeState(NodeSpec(NodeId(0), "n", 1000, affinity_block=100, batched=Batched(50, 10**9)))
+    node.fresh.add(0, 1000)
+    taken = node.take(3, None, suspects=True)
+    assert taken is not None
+    assert (taken.start, taken.stop) == (0, 300)
+    taken = node.take(20, 300, suspects=True)
+    assert taken is not None
+    assert len(taken) == 50  # less than a group
+    node.put_back(Piece(0, 300, cap=18))
+    taken = node.take(3, None, suspects=True)
+    assert taken is not None
+    assert (taken.start, taken.stop) == (0, 18)

@@ -1,0 +1,144 @@
+"""Which trials make a batch, and how many fit into one? Pure: no clock, no store, no functions of users.
+
+Trials that share the values of the `by` names can be run as one. How many at once is learnt as batches are run: from
+few to many as long as that pays, and fewer again where memory does not suffice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal, TypeVar
+
+from umbel.scheduler.identity import canonical_json
+
+__all__ = ["FIRST", "BatchSizes", "Fusion", "batch_key", "is_out_of_memory", "split", "together"]
+
+#: Trials of the first batch, where the size adapts.
+FIRST = 64
+#: Batches don't grow beyond this.
+MOST = 2**17
+#: Time a trial must fall to this share of the best before, lest a batch of twice the size be no gain.
+FALLS = 0.95
+#: Seconds that a batch may take if the next one is to be twice as large.
+LONG_S = 15.0
+
+#: What it says in errors of libraries that have run out of memory: PyTorch on CUDA and on CPU, cuBLAS, JAX.
+_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "resource_exhausted",
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How trials of a function are run as batches; see `umbel.fused`."""
+
+    by: tuple[str, ...] = ()
+    max_batch: int | Literal["auto"] = "auto"
+    fuse_groups: bool = False
+
+
+def batch_key(by: Sequence[str], config: Mapping[str, Any]) -> Hashable:
+    """What trials share that are run as one."""
+    return tuple(_plain(config[name]) for name in by)
+
+
+def _plain(value: Any) -> Hashable:
+    return value if isinstance(value, (str, int, float, type(None))) else canonical_json(value, repr)
+
+
+class BatchSizes:
+    """How many trials of each key a batch may have on this worker.
+
+    With "auto" the size doubles as long as a trial costs less time by that and batches stay short. Where memory did not
+    suffice it stays below, for good.
+    """
+
+    def __init__(self, max_batch: int | Literal["auto"]) -> None:
+        self._max_batch = max_batch
+        self._known: dict[Hashable, _Size] = {}
+
+    def limit(self, key: Hashable) -> int:
+        """Trials of the next batch at most."""
+        return self._of(key).limit
+
+    def ran(self, key: Hashable, count: int, seconds: float) -> None:
+        """A batch went well."""
+        size = self._of(key)
+        if not size.grows or count < size.limit:
+            return
+        each_s = seconds / count
+        if each_s > FALLS * size.best_s:
+            size.grows = False
+            return
+        size.best_s = each_s
+        if seconds > LONG_S:
+            size.grows = False
+        else:
+            size.limit = min(2 * size.limit, size.fits)
+
+    def out_of_memory(self, key: Hashable, count: int) -> None:
+        """A batch of so many did not fit."""
+        size = self._of(key)
+        size.fits = max(1, min(size.fits, count // 2))
+        size.limit = min(size.limit, size.fits)
+
+    def _of(self, key: Hashable) -> _Size:
+        found = self._known.get(key)
+        if found is None:
+            auto = self._max_batch == "auto"
+            limit = FIRST if auto else int(self._max_batch)
+            found = self._known[key] = _Size(limit, MOST if auto else limit, auto)
+        return found
+
+
+@dataclass(slots=True)
+class _Size:
+    limit: int
+    #: As many as memory is thought to suffice for.
+    fits: int
+    grows: bool
+    #: The least time a trial so far.
+    best_s: float = inf
+
+
+def together(keys: Iterable[Hashable], sizes: BatchSizes) -> int:
+    """How many trials from the first on are begun together: until there are enough of a key for the largest batch.
+
+    Of keys of which fewer fit into memory there are several batches then.
+
+    Args:
+        keys: of the trials, in order.
+        sizes: how many make a batch.
+    """
+    counts: dict[Hashable, int] = {}
+    most = 0
+    for place, key in enumerate(keys):
+        if key not in counts:
+            counts[key] = 0
+            most = max(most, sizes.limit(key))
+        counts[key] += 1
+        if counts[key] > most:
+            return place
+    return sum(counts.values())
+
+
+def split(trials: Sequence[T], parts: int = 2) -> list[Sequence[T]]:
+    """A batch in parts of nearly equal size, in order."""
+    size = -(-len(trials) // parts)
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, so that fewer trials might fit."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(each in text for each in _MEMORY_TEXTS)
