@@ -18,6 +18,7 @@ from umbel.runtime.selection import Fronts, Selection
 from umbel.runtime.sizes import Sizes
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.identity import group_key
+from umbel.scheduler.words import counted
 
 __all__ = ["BestTrials"]
 
@@ -106,9 +107,11 @@ class BestTrials:
             planned = self._plan.nodes[node]
             shown = ", ".join(self._sizes.group_text(planned, group) for group in groups[:5])
             more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+            size = self._sizes.size(node)
+            have = "has" if size == 1 else "have"
             yield (
-                f"{len(groups)} of {self._sizes.size(node)} groups have no best trial in {planned.name!r}, because "
-                f"none succeeded: {shown}{more}"
+                f"{len(groups)} of {counted(size, 'group')} {have} no best trial in {planned.name!r}, because none "
+                f"succeeded: {shown}{more}"
             )
 
     def leader(self) -> str | None:

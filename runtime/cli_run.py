@@ -39,7 +39,8 @@ def run(
 ) -> None:
     """Run the graph in a Python file, or go on with the run of that name.
 
-    Status: 0 done, 1 failed, 2 usage, 75 stopped by a limit or cancelled (run it again to go on), 130 Ctrl-C.
+    Status: 0 done, 1 failed (an error, or nothing came of the target), 2 usage, 75 stopped by a limit or cancelled (run
+    it again to go on), 130 Ctrl-C.
     """
     from umbel.runtime.cli_views import print_best, run_facts
     from umbel.runtime.ray_cluster import own_connection
@@ -70,6 +71,8 @@ def run(
             print_best(ended, sweep, limit=10)
     if facts["status"] == "stopped":
         raise typer.Exit(STOPPED)
+    if ended.failed_targets:
+        raise typer.Exit(1)
 
 
 def _budget(given: list[str]) -> dict[str, float] | None:

@@ -53,7 +53,8 @@ def _print_garbage(found: Garbage, url: str, *, deleted: bool) -> None:
     else:
         typer.echo(f"nothing to remove in {url}")
     if found.young:
-        typer.echo(f"{found.young} more may be removed later: they, or runs that go on, are too young")
+        they = "it" if found.young == 1 else "they"
+        typer.echo(f"{found.young} more may be removed later: {they}, or runs that go on, are too young")
     if found.live:
         typer.echo(f"runs that go on: {', '.join(found.live)}")
     for path in found.unreadable[:10]:
@@ -62,6 +63,7 @@ def _print_garbage(found: Garbage, url: str, *, deleted: bool) -> None:
 
 def compact(name: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Merge the many small segments of a run into few. It must not be going on; readers need not stop."""
+    from umbel.scheduler.words import counted
     from umbel.storage.compaction import compact_run
 
     opened = open_for_command(store)
@@ -69,7 +71,8 @@ def compact(name: RunArgument, store: StoreOption = None, as_json: JsonOption = 
     if as_json:
         print_json({"run": name, **asdict(done)})
     else:
+        before, are = counted(done.segments_before, "segment"), "is" if done.segments_before == 1 else "are"
         typer.echo(
-            f"{name}: {done.segments_before} segments ({done.bytes_before / 1e6:.1f} MB) are {done.segments_after} "
+            f"{name}: {before} ({done.bytes_before / 1e6:.1f} MB) {are} {done.segments_after} "
             f"({done.bytes_after / 1e6:.1f} MB) now"
         )

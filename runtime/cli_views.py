@@ -10,10 +10,7 @@ import typer
 if TYPE_CHECKING:
     from umbel.storage.run import Run
 
-__all__ = ["NOT_RUN", "error_line", "print_best", "print_failures", "run_facts"]
-
-#: How the error of an element begins that was not run because another failed.
-NOT_RUN = "not run: "
+__all__ = ["error_line", "print_best", "print_failures", "run_facts"]
 
 
 def run_facts(found: Run) -> dict[str, Any]:
@@ -83,6 +80,7 @@ def _config_text(row: dict[str, Any]) -> str:
 def print_failures(rows: Sequence[dict[str, Any]], limit: int, *, every: bool) -> None:
     """Failures one a line; those that only follow from others as one line for all, unless ``every`` is asked for."""
     from umbel.runtime.tables import print_rows
+    from umbel.storage.trial_rows import NOT_RUN
 
     following = [row for row in rows if (row["error"] or "").startswith(NOT_RUN)]
     causes = [row for row in rows if not (row["error"] or "").startswith(NOT_RUN)]

@@ -40,21 +40,53 @@ def code_changes(
         old: the text of each source file, of one run.
         new: of the other.
     """
+    moved = _moved(old_parts, new_parts)
+    gone = {*moved.values()}
+    old_parts = {name: digest for name, digest in old_parts.items() if name not in gone} | {
+        name: old_parts[was] for name, was in moved.items()
+    }
     names = {name for name in {*old_parts, *new_parts} if old_parts.get(name) != new_parts.get(name)}
     # A class is left out when one of its methods says it more exactly.
     names -= {name for name in names if any(other.startswith(f"{name}.") for other in names)}
     changes = []
     for name in sorted(names):
         how = "new" if name not in old_parts else "gone" if name not in new_parts else "changed"
-        before, after = source_of(name, old) or "", source_of(name, new) or ""
+        was = moved.get(name, name)
+        before, after = source_of(was, old) or "", source_of(name, new) or ""
         if how == "changed" and not (before and after):
             before = after = ""  # only one side is known: that would look like a function that came or went
-        changes.append(CodeChange(name, how, _unified(before, after, name)))
+        changes.append(CodeChange(name, how, _unified(before, after, was, name)))
     return changes
 
 
-def _unified(before: str, after: str, name: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
+def _moved(old_parts: Mapping[str, str], new_parts: Mapping[str, str]) -> dict[str, str]:
+    """By its name now, what a part was called that is in a file of another name now.
+
+    A part that is gone and one that is new are the same if their names end alike and no others do: among those of the
+    same content first, then among all.
+    """
+    gone = {name: digest for name, digest in old_parts.items() if name not in new_parts}
+    new = {name: digest for name, digest in new_parts.items() if name not in old_parts}
+    found: dict[str, str] = {}
+    for same_content in (True, False):
+        by_end: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+        for side, (parts, taken) in enumerate(((gone, {*found.values()}), (new, {*found}))):
+            for name, digest in parts.items():
+                if name not in taken:
+                    by_end.setdefault((_end(name), digest if same_content else ""), ([], []))[side].append(name)
+        found |= {after[0]: before[0] for before, after in by_end.values() if len(before) == len(after) == 1}
+    return found
+
+
+def _end(name: str) -> str:
+    """The last name of a part, with what it captures: ``fit[rate]`` of ``module.Model.fit[rate]``."""
+    match = _CAPTURED.fullmatch(name)
+    whole = match[1] if match else name
+    return whole.rpartition(".")[2] + name[len(whole) :]
+
+
+def _unified(before: str, after: str, was: str, name: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{was}", f"b/{name}", lineterm="")
     return "\n".join(lines)
 
 

@@ -86,9 +86,9 @@ class Difference:
         for change in self.code:
             lines += ["", f"code: {change.name} {change.how}", *_head(change.diff.splitlines(), LINES_LIMIT)]
         for data in self.data:
-            which = f"{len(data.elements):,} of {data.size:,} elements"
+            which = f", {len(data.elements):,} of {data.size:,} elements" if data.size > 1 else ""
             groups = f": {some(list(data.groups), 8)}" if data.groups else ""
-            lines += ["", f"data: {data.node}, {which}{groups}", *(f"  {line}" for line in data.details)]
+            lines += ["", f"data: {data.node}{which}{groups}", *(f"  {line}" for line in data.details)]
         if self.follows:
             lines += ["", "values that follow from that:", *(f"  {text}" for text in self.follows)]
         for title in ("space", "arguments", "command", "environment"):
@@ -173,7 +173,7 @@ def _data_changes(
             continue
         left, right = _digests(before, name), _digests(after, name)
         differ = {element for element in left.keys() & right.keys() if left[element] != right[element]}
-        changed[name] = differ
+        changed[name] = differ | (left.keys() ^ right.keys())  # a list that grew changes what is made of it
         if not differ:
             continue
         same_code = old[name].get("code") == entry.get("code") and old[name].get("arguments") == entry.get("arguments")

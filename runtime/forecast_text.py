@@ -12,6 +12,7 @@ import numpy as np
 
 from umbel.runtime.rates import format_count, format_duration
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.words import counted
 
 if TYPE_CHECKING:
     from umbel.runtime.planning import Forecast
@@ -29,7 +30,7 @@ def describe(forecast: Forecast) -> list[tuple[str, str]]:
     over = forecast.makespan_s / forecast.lower_bound_s - 1 if forecast.lower_bound_s else 0.0
     rows = [
         ("machines", f"{format_count(forecast.nodes)} × {slots}{gpus}"),
-        ("work", f"{format_count(forecast.elements)} elements, {_hours(forecast.core_hours, 'core-hour')}"),
+        ("work", f"{counted(forecast.elements, 'element')}, {_hours(forecast.core_hours, 'core-hour')}"),
         ("times from", forecast.source),
         ("makespan", f"{format_duration(forecast.makespan_s)}, {over:.1%} over the lower bound"),
         ("start-up", format_duration(forecast.startup_s)),
@@ -42,7 +43,7 @@ def describe(forecast: Forecast) -> list[tuple[str, str]]:
         rows.append(
             (
                 "losses",
-                f"{format_count(forecast.nodes_lost)} machines, {format_count(forecast.run_again)} runs repeated",
+                f"{counted(forecast.nodes_lost, 'machine')}, {counted(forecast.run_again, 'run')} repeated",
             )
         )
     rows.append(
@@ -122,7 +123,7 @@ def save_chart(forecast: Forecast, path: str) -> None:
     axes.set(xlabel="minutes", ylabel="CPUs", ylim=(0, None), xlim=(0, end or 1))
     axes.legend(frameon=False)
     axes.set_title(
-        f"{format_count(forecast.elements)} elements on {format_count(forecast.nodes)} × {forecast.slots:g} CPUs: "
+        f"{counted(forecast.elements, 'element')} on {format_count(forecast.nodes)} × {forecast.slots:g} CPUs: "
         f"{format_duration(forecast.makespan_s)}"
     )
     try:

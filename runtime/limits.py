@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.words import counted
 
 __all__ = ["Limits"]
 
@@ -60,11 +61,12 @@ class Limits:
     def reached(self, *, failures: int, elapsed_s: float, trials: int, core_seconds: float) -> str | None:
         """Which limit is reached, in words; None: none."""
         if self.failures_exceeded(failures):
-            return f"{failures:,} failures are more than max_failures={self.max_failures:,} allows"
+            are = "is" if failures == 1 else "are"
+            return f"{counted(failures, 'failure')} {are} more than max_failures={self.max_failures:,} allows"
         if self.deadline_s is not None and elapsed_s >= self.deadline_s:
             return f"the deadline of {self.deadline_s:g} s has passed"
         if self.trials is not None and self.trials_used_up(trials):
-            return f"the budget of {self.trials:,.0f} trials is used up"
+            return f"the budget of {counted(int(self.trials), 'trial')} is used up"
         if self.core_seconds is not None and core_seconds >= self.core_seconds:
             return f"the budget of {self.core_seconds:,.0f} core-seconds is used up"
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from umbel.scheduler.errors import NotFoundError
+from umbel.storage import layout
 from umbel.storage.run import Run
 
 __all__ = ["Printed", "what_was_printed"]
@@ -58,6 +59,11 @@ def what_was_printed(run: Run, index: int, node: str | None = None) -> Printed:
     if earlier:
         before, sweep, trial = earlier.rsplit("/", 2)
         note = f"{who} was not run here, but taken over: umbel logs {before} {trial} --node {sweep}"
+        if not run.objects.exists(layout.record(before)):
+            note = (
+                f"{who} was not run here, but taken over from the run {before!r}, which is not in this store any more: "
+                "what the trial printed went with it"
+            )
         return Printed(name, "", note)
     return Printed(name, "", f"{who} printed nothing (it is {rows['status'][at].as_py()})")
 

@@ -32,14 +32,14 @@ from umbel.runtime.sequences import item
 from umbel.runtime.values import INLINE_LIMIT_BYTES, ValueHandle, item_digest, value_digest
 from umbel.runtime.why_failed import read_error
 from umbel.scheduler.adaptive import config_of
-from umbel.scheduler.errors import NotFoundError, RunInterrupted, UmbelError
+from umbel.scheduler.errors import NotFoundError, RunInterrupted, UmbelError, UsageError
 from umbel.scheduler.identity import group_key, trial_keys
 from umbel.scheduler.pruning import Mark
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints
 from umbel.storage.codecs import decode
 from umbel.storage.columns import python_rows
-from umbel.storage.graph_record import SweepRecord
+from umbel.storage.graph_record import SweepRecord, near_names
 from umbel.storage.run import Run
 from umbel.storage.trial_rows import PRUNED, SUCCEEDED, metric_column, trials_numbered
 
@@ -159,6 +159,7 @@ def replay(
         debug: True stops in the debugger: where it fails if it failed, else where the function begins.
 
     Raises:
+        UsageError: ``config`` names something that is not in the trial's config.
         NotFoundError: the trial has not ended, or the run was recorded without what this needs.
         StoreError: something can't be read, or needs a package that is missing here.
 
@@ -180,6 +181,7 @@ def replay(
     differences = [f"config: {', '.join(map(repr, config))} replaced"] if config else []
     with recorded_modules(run.source_files(), run.record.get("modules") or {}):
         given = _config(row, program, keys) if row.get("params") is not None else batch.configs(keys)[0]
+        _check_names(config or {}, given)
         given.update(config or {})
         function, missing = load_function(program["function"])
         fusion = program.get("fusion")
@@ -228,6 +230,17 @@ def _config(row: Mapping[str, Any], program: Mapping[str, Any], keys: Mapping[st
     """The config of a trial whose params a sampler suggested."""
     define = None if program["define"] is None else load_function(program["define"])[0]
     return config_of(json.loads(row["params"]), program["source"].space, define, keys)
+
+
+def _check_names(replaced: Mapping[str, Any], config: Mapping[str, object]) -> None:
+    for name in replaced:
+        if name not in config:
+            raise UsageError(
+                "the trial's config has no such value to replace",
+                got=name,
+                expected="one of " + ", ".join(config),
+                hint=near_names(name, config),
+            )
 
 
 def _row(run: Run, sweep: SweepRecord, trial: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from umbel.runtime.statistics import sign_test
 from umbel.scheduler.pareto import Objective, in_words
+from umbel.scheduler.words import counted
 from umbel.storage.columns import python_rows
 from umbel.storage.run import Run
 from umbel.storage.trial_rows import judged_by
@@ -96,9 +97,8 @@ class SweepChange:
         """All of it, for people."""
         change = "" if self.median_change is None else f"; median change of those that differ {self.median_change:+.4g}"
         what = f"Pareto sets by {self.metric}" if self.several else f"best {self.metric}"
-        count = len(self.groups)
         lines = [
-            f"results: {self.sweep}, {what} of {count:,} group{'s' if count != 1 else ''}: {self.counts}{change}; "
+            f"results: {self.sweep}, {what} of {counted(len(self.groups), 'group')}: {self.counts}{change}; "
             f"sign test p = {self.p_value:.3g}",
             f"  trials {self.trials[0]:,} → {self.trials[1]:,}, failed {self.failed[0]:,} → {self.failed[1]:,}",
         ]

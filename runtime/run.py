@@ -31,6 +31,7 @@ from umbel.runtime.study_identity import study_identity
 from umbel.scheduler.engine import Engine, Restored
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
 from umbel.scheduler.graph import Graph, NodeId
+from umbel.scheduler.words import counted
 from umbel.storage.layout import check_name
 from umbel.storage.memo import Memo, mark_sweep
 from umbel.storage.mentions import write_mentions
@@ -233,7 +234,7 @@ def _carry_out(
             )
         return "stopped"
     for problem in ledger.sizes.problems.values():
-        shown.finish(f"{format_count(session.done)} elements are done and durable; the rest of the graph has no sizes")
+        shown.finish(f"done and durable: {counted(session.done, 'element')}; the rest of the graph has no sizes")
         raise problem
     if resumed < session.total or store.load_end(run_id) is None:
         counts = {"total": session.total, "failed": ledger.failed}
@@ -279,12 +280,19 @@ def _allowance(graph: Graph, limits: Limits, restored: Mapping[NodeId, Restored]
 
 def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapsed_s: float) -> str:
     failed = f", {format_count(ledger.failed)} failed (umbel failures {run_id})" if ledger.failed else ""
+    targets = session.failed_targets
+    if targets:
+        named = ", ".join(map(repr, targets))
+        return (
+            f"nothing came of {named}, which {'was' if len(targets) == 1 else 'were'} asked for: "
+            f"{counted(session.total, 'element')} ended{failed}"
+        )
     if resumed == session.total:
-        return f"everything is done already: {format_count(session.total)} elements{failed}"
+        return f"everything is done already: {counted(session.total, 'element')}{failed}"
     again = f", {format_count(resumed)} of them before" if resumed else ""
     taken_over = ledger.earlier.reused
     reused = f", {format_count(taken_over)} taken over from earlier runs" if taken_over else ""
-    return f"done: {format_count(session.total)} elements{again}{reused}{failed} in {format_duration(elapsed_s)}"
+    return f"done: {counted(session.total, 'element')}{again}{reused}{failed} in {format_duration(elapsed_s)}"
 
 
 def _close_quietly(writer: SegmentWriter) -> None:
@@ -313,6 +321,7 @@ def _record(
         "programs": programs,
         "artifacts": artifacts,
         "graph": {"nodes": graph},
+        "targets": [plan.nodes[target].name for target in plan.targets],
     }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from umbel.scheduler.words import counted
+
 __all__ = ["describe_change", "distance"]
 
 #: Columns that are described one by one.
@@ -108,7 +110,7 @@ def _table(value: Any) -> pa.Table | None:
 def _tables(before: pa.Table, after: pa.Table) -> list[str]:
     found = []
     if before.num_rows != after.num_rows:
-        found.append(f"{before.num_rows:,} rows became {after.num_rows:,}")
+        found.append(f"{counted(before.num_rows, 'row')} became {after.num_rows:,}")
     names = after.column_names
     gone = [name for name in before.column_names if name not in names]
     new = [name for name in names if name not in before.column_names]

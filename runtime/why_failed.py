@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from umbel.runtime.statistics import fisher_exact, information_gain
+from umbel.scheduler.words import counted
 from umbel.storage.columns import contains, float_values, int_values, python_values
 from umbel.storage.run import Run
-from umbel.storage.trial_rows import SUCCEEDED
+from umbel.storage.trial_rows import NOT_RUN, SUCCEEDED
 
 __all__ = ["Cause", "Failures", "why_failed"]
 
@@ -43,7 +44,7 @@ class Cause:
 
     #: The sweep or node that they are of.
     node: str
-    #: The exception's class, or "timeout", "lost", "not run".
+    #: The exception's class, or "timeout", "lost".
     kind: str
     #: ``function (file.py:12)``; "" if the error names no place.
     place: str
@@ -70,9 +71,12 @@ class Failures:
     """All that failed in a run, by cause, the most frequent first; prints as text."""
 
     run: str
+    #: What failed itself, of all that ended.
     failed: int
     total: int
     causes: tuple[Cause, ...]
+    #: By node, how many of its elements were not run because of others.
+    not_run: Mapping[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -80,10 +84,9 @@ class Failures:
 
     def text(self) -> str:
         """All causes, for people."""
-        if not self.causes:
+        if not self.causes and not self.not_run:
             return f"{self.run}: nothing failed"
-        number = f"{len(self.causes)} cause{'s' if len(self.causes) > 1 else ''}"
-        lines = [f"{self.run}: {self.failed:,} of {self.total:,} failed, {number}"]
+        lines = [f"{self.run}: {self.failed:,} of {self.total:,} failed, {counted(len(self.causes), 'cause')}"]
         for cause in self.causes:
             where = f", in {cause.place}" if cause.place else ""
             message = f": {cause.message}" if cause.message else ""
@@ -97,8 +100,12 @@ class Failures:
                     f"{cause.outside:,} others (information gain {cause.gain_bits:.3f} bit, Fisher's exact test "
                     f"p = {cause.p_value:.2g} after correction)"
                 )
-            elif cause.kind != "not run":
+            else:
                 lines.append("  nothing in config, group or host sets them apart")
+        if self.not_run:
+            count = sum(self.not_run.values())
+            nodes = ", ".join(f"{number:,} of {name}" for name, number in self.not_run.items())
+            lines += ["", f"not run because of these: {counted(count, 'element')} ({nodes})"]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -114,6 +121,7 @@ def why_failed(run: Run) -> Failures:
     Cost: reads all trials; about a second for a million.
     """
     causes: list[Cause] = []
+    not_run: dict[str, int] = {}
     failed = total = 0
     for node in run.graph.nodes.values():
         sweep = node.sweep
@@ -123,11 +131,16 @@ def why_failed(run: Run) -> Failures:
         total += len(rows)
         if not bad.any():
             continue
-        failed += int(bad.sum())
         features = _features(rows, () if sweep is None else sweep.group_names)
         numbers = int_values(rows[index])
         places = np.flatnonzero(bad)
         errors = rows["error"].take(pa.array(places)).to_pylist()
+        own = [not (error or "").startswith(NOT_RUN) for error in errors]
+        failed += sum(own)
+        if not all(own):
+            not_run[node.name] = len(own) - sum(own)
+        places = places[own]
+        errors = [error for error, its_own in zip(errors, own, strict=True) if its_own]
         statuses = rows["status"].take(pa.array(places)).to_pylist()
         kinds: dict[tuple[str, str], list[int]] = {}
         messages: dict[tuple[str, str], str] = {}
@@ -146,17 +159,15 @@ def why_failed(run: Run) -> Failures:
                 len(members),
                 tuple(numbers[members[:NAMED]].tolist()),
             )
-            if kind != "not run":
-                found = _in_common(found, features, hits, hits | ~bad)
-            causes.append(found)
-    causes.sort(key=lambda cause: (cause.kind == "not run", -cause.count))
-    return Failures(run.name, failed, total, tuple(causes))
+            causes.append(_in_common(found, features, hits, hits | ~bad))
+    causes.sort(key=lambda cause: -cause.count)
+    return Failures(run.name, failed, total, tuple(causes), not_run)
 
 
 def read_error(status: str, error: str) -> tuple[str, str, str]:
     """The kind of a failure, the place in the project where it happened, and its message."""
-    if error.startswith("not run: "):
-        return "not run", "", error.removeprefix("not run: ")
+    if error.startswith(NOT_RUN):
+        return "not run", "", error.removeprefix(NOT_RUN)
     frames = list(_FRAME.finditer(error))
     raised = _RAISED.search(error, frames[-1].end() if frames else 0)
     if status in ("timeout", "lost"):

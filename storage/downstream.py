@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.scheduler.errors import UsageError
+from umbel.scheduler.words import counted
 from umbel.storage.columns import empty_table, int_values, integers
 from umbel.storage.mentions import DATA, MODEL, VALUE, RunMentions
 from umbel.storage.mentions_index import all_mentions
@@ -47,7 +48,7 @@ class Use:
     user: str
     #: What it is there: ``"data of fit, 3 groups"``, ``"code of fit"``, ``"value of load[3]"``.
     roles: tuple[str, ...]
-    #: Trials and models that were made from it.
+    #: Trials and different models that were made from it.
     trials: int
     models: int
     #: By sweep the groups, by other node the elements, that were made from it.
@@ -57,8 +58,10 @@ class Use:
 class Downstream:
     """All that was made from something, run by run, newest first."""
 
-    def __init__(self, objects: ObjectStore, digest: str, uses: Sequence[Use]) -> None:
+    def __init__(self, objects: ObjectStore, digest: str, uses: Sequence[Use], models: int) -> None:
         self._objects = objects
+        #: How many different models all of them have together.
+        self.model_count = models
         #: What was asked for.
         self.digest = digest
         self.uses = tuple(uses)
@@ -119,13 +122,14 @@ class Downstream:
         """One line a run."""
         if not self.uses:
             return f"nothing in {self._objects.url} was made from {self.digest}"
-        trials, models = sum(use.trials for use in self.uses), sum(use.models for use in self.uses)
-        lines = [f"{self.digest[:12]}: {len(self.uses):,} runs, {trials:,} trials, {models:,} models"]
+        trials = sum(use.trials for use in self.uses)
+        made = f"{counted(trials, 'trial')}, {counted(self.model_count, 'model')}"
+        lines = [f"{self.digest[:12]}: {counted(len(self.uses), 'run')}, {made}"]
         for use in self.uses:
             roles = "; ".join(use.roles[:_ROLES]) + (
                 f"; and {len(use.roles) - _ROLES} more" if len(use.roles) > _ROLES else ""
             )
-            made = f"{use.trials:,} trials, {use.models:,} models"
+            made = f"{counted(use.trials, 'trial')}, {counted(use.models, 'model')}"
             lines.append(f"  {use.run}  {use.created[:19].replace('T', ' ')}  {use.user}  {roles}  →  {made}")
         return "\n".join(lines)
 
@@ -133,7 +137,7 @@ class Downstream:
         return self.text()
 
     def __repr__(self) -> str:
-        return f"<Downstream of {self.digest[:12]}: {len(self.uses)} runs>"
+        return f"<Downstream of {self.digest[:12]}: {counted(len(self.uses), 'run')}>"
 
 
 def find_downstream(objects: ObjectStore, digest: str) -> Downstream:
@@ -145,12 +149,14 @@ def find_downstream(objects: ObjectStore, digest: str) -> Downstream:
             got=repr(digest),
             expected="8 to 64 hexadecimal digits, as lineages, `umbel show` and the trials table give them",
         )
-    found = [_use(run_id, mentions, text) for run_id, mentions in all_mentions(objects)]
-    uses = sorted((use for use in found if use is not None), key=lambda use: (use.created, use.run), reverse=True)
-    return Downstream(objects, text, uses)
+    found = [use for run_id, mentions in all_mentions(objects) if (use := _use(run_id, mentions, text)) is not None]
+    uses = sorted((use for use, _ in found), key=lambda use: (use.created, use.run), reverse=True)
+    models = np.unique(np.concatenate([each for _, each in found])) if found else ()
+    return Downstream(objects, text, uses, len(models))
 
 
-def _use(run_id: str, mentioned: RunMentions, digest: str) -> Use | None:
+def _use(run_id: str, mentioned: RunMentions, digest: str) -> tuple[Use, npt.NDArray[np.uint64]] | None:
+    """A run that used it, and the beginnings of the digests of the models that it made from it."""
     summary, mentions = mentioned.summary, mentioned.columns
     shift = np.uint64(4 * max(0, 16 - len(digest)))
     wanted = np.uint64(int(digest[:16], 16))
@@ -161,19 +167,22 @@ def _use(run_id: str, mentioned: RunMentions, digest: str) -> Use | None:
     entries = summary["nodes"]
     affected = _follow(entries, mentions, hits, recorded)
     roles = [*dict.fromkeys(role for role, _ in recorded), *_roles(entries, mentions, hits)]
-    models = mentions["kind"] == MODEL
-    trials = count = 0
+    is_model = mentions["kind"] == MODEL
+    trials = 0
+    models = [mentions["digest"][:0]]
     made: dict[str, list[int]] = {}
     for position, entry in enumerate(entries):
         flags = affected[position]
         if not flags.any():
             continue
         made[entry["name"]] = np.flatnonzero(flags).tolist()
-        index = mentions["index"][models & (mentions["node"] == position)]
+        here = is_model & (mentions["node"] == position)
         per = int(entry.get("trials") or 1)
         trials += int(flags.sum()) * per if entry["kind"] == "sweep" else 0
-        count += int(flags[np.minimum(index // per, len(flags) - 1)].sum())
-    return Use(run_id, str(summary.get("created", "")), str(summary.get("user", "")), tuple(roles), trials, count, made)
+        models.append(mentions["digest"][here][flags[np.minimum(mentions["index"][here] // per, len(flags) - 1)]])
+    different = np.unique(np.concatenate(models))  # trials may share one
+    created, user = str(summary.get("created", "")), str(summary.get("user", ""))
+    return Use(run_id, created, user, tuple(roles), trials, len(different), made), different
 
 
 def _recorded(summary: Mapping[str, Any], digest: str) -> list[tuple[str, int | None]]:
@@ -209,7 +218,7 @@ def _roles(
     for (node, kind), index in sorted(found.items(), key=lambda item: (item[0][1] == DATA, item[0])):
         name = entries[node]["name"]
         if kind == DATA:
-            roles.append(f"data of {name}, {len(index)} group{'s' if len(index) > 1 else ''}")
+            roles.append(f"data of {name}, {counted(len(index), 'group')}")
         else:
             what, single = ("model" if kind == MODEL else "value"), entries[node]["kind"] == "task"
             which = (

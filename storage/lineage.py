@@ -23,7 +23,7 @@ from umbel.storage.documents import read_document
 from umbel.storage.graph_record import GraphRecord, NodeRecord
 from umbel.storage.lineage_tree import Lineage
 from umbel.storage.objects import ObjectStore
-from umbel.storage.trial_rows import read_trials, trials_numbered
+from umbel.storage.trial_rows import NOT_RUN, read_trials, trials_numbered
 from umbel.storage.value_rows import read_elements
 
 __all__ = ["LineageReader"]
@@ -32,6 +32,7 @@ __all__ = ["LineageReader"]
 ELEMENTS_LIMIT = 25
 _VALUE_COLUMNS = (
     "status",
+    "error",
     "digest",
     "format",
     "size",
@@ -222,8 +223,8 @@ class LineageReader:
                 0, Lineage("config", "config", None, _facts({**groups, **config, "seed": row.get("seed")}))
             )
             metrics = {key[7:]: value for key, value in row.items() if key.startswith("metric_") and value is not None}
-            kept = {
-                key: row.get(key) for key in ("status", "attempt", "started", "host", "data", "model", "reused_from")
+            kept = {"status": _status(row)} | {
+                key: row.get(key) for key in ("attempt", "started", "host", "data", "model", "reused_from")
             }
             facts = _facts({**groups, **metrics, **kept})
             return Lineage("trial", f"trial {element} of {name}", row.get("key"), facts, tuple(made_from))
@@ -232,9 +233,8 @@ class LineageReader:
             described = json.loads(source)
             facts = _facts({key: value for key, value in described.items() if key not in ("url", "parts")})
             made_from.append(Lineage("source", str(described.get("url")), None, facts))
-        kept = {
-            key: row.get(key)
-            for key in ("status", "format", "size", "attempt", "started", "host", "model", "reused_from")
+        kept = {"status": _status(row)} | {
+            key: row.get(key) for key in ("format", "size", "attempt", "started", "host", "model", "reused_from")
         }
         return Lineage("value", _element_name(entry, element), row.get("digest"), _facts(kept), tuple(made_from))
 
@@ -344,6 +344,11 @@ class LineageReader:
         facts["packages"] = len(found.get("packages") or ())
         facts["ray"] = (found.get("packages") or {}).get("ray")
         return (Lineage("environment", "environment", digest, _facts(facts)),)
+
+
+def _status(row: Mapping[str, Any]) -> Any:
+    """How an element ended; one that another's failure kept from running did not fail itself."""
+    return "not run" if str(row.get("error") or "").startswith(NOT_RUN) else row.get("status")
 
 
 def _facts(known: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

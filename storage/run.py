@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from umbel.scheduler.errors import NotFoundError, UmbelError
 from umbel.scheduler.pareto import in_words
+from umbel.scheduler.words import counted
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.checkpoints import list_checkpoints, load_checkpoint
 from umbel.storage.codecs import decode
-from umbel.storage.columns import empty_table
+from umbel.storage.columns import contains, empty_table
 from umbel.storage.failure_rows import failed_elements, failed_trials, no_failures
 from umbel.storage.graph_record import GraphRecord
 from umbel.storage.model_places import find_packed_models
@@ -32,7 +33,14 @@ from umbel.storage.run_origins import RunOrigins
 from umbel.storage.run_records import read_end
 from umbel.storage.segment_format import unify
 from umbel.storage.segments import scan_segments
-from umbel.storage.trial_rows import best_trials, empty_trials, ordered_columns, read_trials, warn_of_corrupt
+from umbel.storage.trial_rows import (
+    SUCCEEDED,
+    best_trials,
+    empty_trials,
+    ordered_columns,
+    read_trials,
+    warn_of_corrupt,
+)
 from umbel.storage.value_rows import models_of, read_elements, read_output, read_value
 
 if TYPE_CHECKING:
@@ -89,10 +97,29 @@ class Run(RunOrigins):
         return run_status(self.objects, self.id)
 
     @property
+    def failed_targets(self) -> list[str]:
+        """Of the nodes that the run was made for, those of which nothing came: all their elements failed.
+
+        Cost: reads how their elements ended.
+        """
+        found: list[str] = []
+        for node in (self.graph.nodes.get(name) for name in self.record.get("targets") or ()):
+            if node is None or (node.size is None and not node.never) or node.size == 0:
+                continue
+            rows = self.elements(node.name, ["status"])
+            if node.never or (len(rows) == node.size and not contains(rows["status"], SUCCEEDED).any()):
+                found.append(node.name)
+        return found
+
+    @property
     def reason(self) -> str | None:
-        """Why the run is not done, in words, if the process that carried it out has said so."""
+        """Why the run is not done, in words, if the process that carried it out has said so; or what nothing came of.
+
+        See `failed_targets`.
+        """
         if read_end(self.objects, self.id) is not None:
-            return None
+            failed = self.failed_targets
+            return f"nothing came of {', '.join(map(repr, failed))}: all failed" if failed else None
         owner = owner_status(self.objects, self.id)
         return None if owner.record is None else owner.record.detail
 
@@ -190,9 +217,10 @@ class Run(RunOrigins):
             named = "; ".join(", ".join(f"{key}={value}" for key, value in group.items()) for group in groups)
             more = f"; and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
             count = max(1, len(found.groups))
+            have = "has" if count == 1 else "have"
             warnings.warn(
-                f"{len(missing)} of {count} groups of the sweep {found.name!r} have no trial with a finite "
-                f"{in_words(found.objectives)}{': ' if named else ''}{named}{more}",
+                f"{len(missing)} of {counted(count, 'group')} of the sweep {found.name!r} {have} no trial with a "
+                f"finite {in_words(found.objectives)}{': ' if named else ''}{named}{more}",
                 UserWarning,
                 stacklevel=2,
             )

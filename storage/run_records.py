@@ -244,10 +244,17 @@ _RUN = _fields(
         "command": _or_null(_many(_text)),
         "versions": _or_null(_all_of(_plain)),
         "graph": _or_null(_fields({"nodes": _or_null(_many(_node))})),
+        "targets": _or_null(_many(_text)),
         "environment": _or_null(_text),
         "source": _or_null(_text),
         "git": _or_null(_fields({"commit": _or_null(_text), "branch": _or_null(_text), "diff": _or_null(_text)})),
     },
     required=("id",),
 )
-_END = _fields({"status": _text, "sizes": _or_null(_all_of(_or_null(_count(0)))), "counts": _or_null(_all_of(_plain))})
+_END = _fields(
+    {
+        "status": _text,
+        "sizes": _or_null(_all_of(_or_null(_count(0)))),
+        "counts": _or_null(_all_of(_plain)),
+    }
+)

@@ -23,6 +23,7 @@ from umbel.storage.segment_format import unify
 from umbel.storage.segments import read_segments, scan_segments
 
 __all__ = [
+    "NOT_RUN",
     "OUT_OF_ORDER",
     "PRUNED",
     "SUCCEEDED",
@@ -45,6 +46,8 @@ PRUNED = frozenset({"pruned"})
 WHOLE = SUCCEEDED - PRUNED
 #: The column that is true of trials which an adaptive search suggested without knowing what came of all before them.
 OUT_OF_ORDER = "out_of_order"
+#: How the error of an element begins that was not run because another failed.
+NOT_RUN = "not run: "
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 _STARTED = pa.timestamp("us", "UTC")
 _HEAD = {"run": pa.string(), "sweep": pa.string(), "trial": pa.int64()}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.scheduler.errors import ElementFailedError, NotFoundError
+from umbel.scheduler.words import counted
 from umbel.storage import layout
 from umbel.storage.artifacts import get_artifact
 from umbel.storage.codecs import decode
@@ -113,7 +114,7 @@ def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.
             f"{f'element {number}: ' if fans_out else ''}{error or status}"
             for number, error, status in zip(numbers, errors, statuses, strict=True)
         )
-        count = f"{len(failed)} of {node.size} elements of " if fans_out else ""
+        count = f"{len(failed)} of {counted(node.size or 0, 'element')} of " if fans_out else ""
         raise ElementFailedError(
             f"{count}the node {node.name!r} of the run {run_id!r} failed",
             got=named + ("; …" if len(failed) > _MAX_NAMED else ""),

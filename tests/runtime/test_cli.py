@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -304,7 +305,7 @@ def test_ls_counts_trials_of_groups_that_the_run_revealed(umbel: Command, tmp_pa
 def test_warnings_are_one_line_and_columns_are_those_of_the_groups(umbel: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(SCRIPT.replace('["good", "bad"]', '["bad"]').replace("> 2", "> 0"))
     _, _, err = umbel("run", "bad.py:sweep", "--executor", "inline", "--progress", "quiet")
-    assert err.startswith("warning: 1 of 1 groups of the sweep 'trial' have no trial with a finite loss")
+    assert err.startswith("warning: 1 of 1 group of the sweep 'trial' has no trial with a finite loss")
     assert err.count("\n") == 1
     umbel("run", "job.py", "--executor", "inline")
     assert umbel("best", "job")[1].splitlines()[1].split() == ["group", "trial", "loss", "config"]
@@ -317,3 +318,80 @@ def test_show_says_why_a_run_failed(umbel: Command, tmp_path: Path) -> None:
     assert "because   StoreFullError: no space is left" in umbel("show", "job")[1]
     assert umbel("run", "job.py", "--executor", "inline")[0] == 0
     assert json.loads(umbel("show", "job", "--json")[1])["reason"] is None
+
+
+TARGETS = """
+import umbel
+
+@umbel.task
+def load(name):
+    if name != "good":
+        raise FileNotFoundError(name)
+    return name
+
+@umbel.task
+def report(values):
+    raise ValueError("the report can't be written")
+
+@umbel.task(on_failure="skip")
+def some(name):
+    return load(name)
+
+values = load.map(["good", "bad"])
+report_of_one = report.bind(load.bind("good"))
+skipped = report.bind(some.map(["bad"]))
+listed = load.map(load.bind("bad").elements())
+ok = load.bind("good")
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "named"),
+    [
+        ("ok", 0, None),
+        ("values", 0, None),  # one of two is there
+        ("report_of_one", 1, "report"),
+        ("skipped", 1, "report"),
+        ("listed", 1, "load-2"),
+    ],
+)
+def test_a_run_of_whose_target_nothing_came_has_failed(
+    umbel: Command, tmp_path: Path, target: str, status: int, named: str | None
+) -> None:
+    (tmp_path / "targets.py").write_text(TARGETS)
+    for _ in range(2):  # and so it stays when it is run again
+        ended, _, err = umbel("run", f"targets.py:{target}", "--name", "t", "--executor", "inline")
+        assert ended == status, err
+        assert ("nothing came of" in err) == (named is not None)
+        assert named is None or f"nothing came of '{named}', which was asked for" in err
+    shown = umbel("show", "t")[1]
+    assert named is None or f"because   nothing came of '{named}': all failed" in shown
+    assert "1 elements" not in shown + err
+
+
+def test_a_target_that_was_mended_has_not_failed(umbel: Command, tmp_path: Path) -> None:
+    (tmp_path / "mended.py").write_text(
+        "import pathlib, umbel\n@umbel.task\ndef read():\n    return pathlib.Path('there').read_text()\n"
+        "node = read.bind()\n"
+    )
+    run = ("run", "mended.py:node", "--name", "m", "--executor", "inline")
+    assert umbel(*run)[0] == 1
+    (tmp_path / "there").write_text("now")
+    status, _, err = umbel(*run, "--retry-failed")
+    assert status == 0, err
+    assert "done: 1 element in" in err
+    assert "because" not in umbel("show", "m")[1]
+
+
+def test_logs_of_a_trial_whose_run_was_deleted(umbel: Command, tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(
+        "import umbel\ndef trial(config):\n    print('x is', config['x'])\n    return config['x']\n"
+        "node = umbel.sweep(trial, space={'x': [1.0, 2.0]}, search='grid', metric='m')\n"
+    )
+    for name in ("first", "second"):
+        assert umbel("run", "twice.py:node", "--name", name, "--executor", "inline")[0] == 0
+    assert "umbel logs first 1 --node trial" in umbel("logs", "second", "1")[2]
+    shutil.rmtree(tmp_path / "umbel-store" / "runs" / "first")
+    err = umbel("logs", "second", "1")[2]
+    assert "taken over from the run 'first', which is not in this store any more" in err
+    assert "umbel logs first" not in err

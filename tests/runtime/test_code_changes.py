@@ -67,3 +67,26 @@ def test_what_changed_came_and_went() -> None:
 def test_without_sources_the_names_are_told() -> None:
     (found,) = code_changes({"a.f": "1"}, {"a.f": "2"}, {}, {"a.py": "def f():\n    pass\n"})
     assert (found.name, found.diff) == ("a.f", "")
+
+
+def test_the_same_function_in_a_file_of_another_name() -> None:
+    before = {"forecast.fit": "1", "forecast.Model": "2", "forecast.Model.fit": "3", "forecast.LAGS": "4"}
+    moved = {name.replace("forecast", "later.forecast2"): digest for name, digest in before.items()}
+    assert code_changes(before, moved, {}, {}) == []
+    changed = {**moved, "later.forecast2.LAGS": "9"}
+    (found,) = code_changes(before, changed, {"forecast.py": "LAGS = 3\n"}, {"later/forecast2.py": "LAGS = 4\n"})
+    assert (found.name, found.how) == ("later.forecast2.LAGS", "changed")
+    assert found.diff.splitlines()[:2] == ["--- a/forecast.LAGS", "+++ b/later.forecast2.LAGS"]
+    assert "-LAGS = 3" in found.diff
+
+
+def test_functions_of_one_name_are_not_taken_for_one_another() -> None:
+    before = {"a.fit": "1", "b.fit": "2"}
+    found = code_changes(before, {"c.fit": "3", "d.fit": "4"}, {}, {})
+    assert {(each.name, each.how) for each in found} == {
+        ("a.fit", "gone"),
+        ("b.fit", "gone"),
+        ("c.fit", "new"),
+        ("d.fit", "new"),
+    }
+    assert code_changes(before, {"c.fit": "1", "d.fit": "2"}, {}, {}) == []

@@ -162,3 +162,39 @@ def test_a_group_that_lost_its_results(project: Project, first: umbel.Run) -> No
 def test_as_data(project: Project, first: umbel.Run) -> None:
     found: Difference = umbel.diff(first, project.run("second"))
     assert json.loads(json.dumps(found.as_dict()))["summary"] == found.summary
+
+
+GROWING = """
+import umbel
+
+@umbel.task
+def find():
+    return COUNTRIES
+
+@umbel.task
+def load(country):
+    return [len(country)]
+
+@umbel.task
+def report(values):
+    return sum(value for one in values for value in one)
+
+def graph(file, revealed=False):
+    return report.bind(load.map(find.bind().elements() if revealed else COUNTRIES))
+
+"""
+
+
+def test_what_is_made_of_a_list_that_grew_is_no_cause(project: Project) -> None:
+    project.write(GROWING + "COUNTRIES = ['AUT', 'BRA']\n")
+    first, revealed = project.run("first"), project.run("revealed", revealed=True)
+    project.write(GROWING + "COUNTRIES = ['AUT', 'BRA', 'CHL']\n")
+    found = umbel.diff(first, project.run("second"))
+    assert not found.data
+    assert found.follows == ("report",)
+    assert "size of 'load' was 2, is 3" in found.space
+    assert "data of" not in found.summary
+    found = umbel.diff(revealed, project.run("revealed-2", revealed=True))
+    assert found.follows[-1] == "report"
+    assert not found.data
+    assert [change.name.rpartition(".")[2] for change in found.code] == ["COUNTRIES"]

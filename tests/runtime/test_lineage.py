@@ -263,3 +263,34 @@ def test_groups_that_the_run_revealed(tmp_path: Path) -> None:
     (use,) = store_of(found).downstream(found.elements("countries")["digest"][0].as_py()).uses
     assert use.trials == 6
     assert written(found) == scanned(found)
+
+
+def test_what_was_not_run_did_not_fail(tmp_path: Path) -> None:
+    @umbel.task
+    def breaks(x: int) -> int:
+        raise ValueError(x)
+
+    @umbel.task
+    def follows(x: int) -> int:
+        return x
+
+    sweep = umbel.sweep(lambda config, data: 1.0, space={"x": [1.0]}, data=breaks.bind(1), search="grid", metric="m")
+    for node, name in ((follows.map(breaks.map([1])), "follows:0"), (sweep, "0")):
+        found = run(node, tmp_path, name=f"r-{name[0]}").lineage(int(name) if name.isdecimal() else name)
+        assert dict(found.facts)["status"] == "not run"
+        assert "failed" in {dict(each.facts).get("status") for each in found.inputs}
+
+
+def test_models_that_trials_share_are_counted_once(tmp_path: Path) -> None:
+    def same(config: dict[str, Any], data: int) -> umbel.Result:
+        return umbel.Result(config["x"], model={"always": "the same"})
+
+    sweep = umbel.sweep(
+        same, space={"x": [1.0, 2.0, 3.0]}, data=[7], search="grid", metric="m", keep="all", name="same"
+    )
+    one, two = run(sweep, tmp_path, name="one"), run(sweep, tmp_path, name="two")
+    digest = one.trials()["data"][0].as_py()
+    found = store_of(two).downstream(digest)
+    assert [use.models for use in found.uses] == [1, 1]
+    assert found.text().startswith(f"{digest[:12]}: 2 runs, 6 trials, 1 model\n")
+    assert "→  3 trials, 1 model" in found.text()

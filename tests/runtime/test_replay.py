@@ -88,6 +88,12 @@ def test_with_another_config(done: umbel.Run) -> None:
     assert "recorded was failed, and here it went well" in found.text()
 
 
+def test_a_value_that_the_config_lacks_can_not_be_replaced(done: umbel.Run) -> None:
+    with pytest.raises(umbel.UsageError, match="no such value to replace") as refused:
+        done.replay(4, config={"lag": 1})
+    assert "did you mean 'lags'?" in str(refused.value)
+
+
 def test_with_other_data(done: umbel.Run) -> None:
     good = next(row["trial"] for row in done.trials().to_pylist() if row["status"] == "ok")
     found = done.replay(good, data=np.ones(3))
