@@ -1,4 +1,4 @@
-"""The commands that ask what became of a model that is served: ab.
+"""The commands that ask what became of a model that is served: ab, drift.
 
 Like all commands they import what they need when they run.
 """
@@ -14,6 +14,8 @@ from umbel.runtime.cli_options import JsonOption, StoreOption, open_for_command,
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pyarrow as pa
+
 __all__ = ["register_commands"]
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model's name.")]
@@ -25,6 +27,7 @@ SinceOption = Annotated[
 def register_commands(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("ab")(ab)
+    app.command("drift")(drift)
 
 
 def ab(
@@ -92,6 +95,68 @@ def ab(
             typer.echo(found.text(per_group=per_group))
     if applied is not None and not as_json:
         typer.echo(f"promoted: {applied['alias']!r} of {model!r} points to version {applied['version']}")
+
+
+def drift(
+    model: ModelArgument,
+    version: Annotated[str, typer.Option(help="A version's number, or an alias.")] = "champion",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Training data (Parquet, CSV, Arrow), instead of the version's profile."),
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --against: the column that outputs are compared with.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="With --against: keep it as the version's profile.")] = False,
+    since: SinceOption = None,
+    psi: Annotated[float, typer.Option(help="Population stability index from which a field has drifted.")] = 0.2,
+    ks: Annotated[float, typer.Option(help="Kolmogorov–Smirnov distance from which it has, if chance can't be.")] = 0.1,
+    least: Annotated[int, typer.Option("--min", metavar="N", help="Judge no field with fewer values.")] = 100,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Is what is served still what the model was trained on? Status 0: no drift. 1: drift."""
+    from umbel.runtime.drift import drift as compare
+    from umbel.runtime.drift import profile
+    from umbel.scheduler.errors import UsageError
+
+    opened = open_for_command(store)
+    if against is None and (save or outputs is not None):
+        raise UsageError("--save and --outputs need training data", hint="--against FILE.parquet")
+    before = None if against is None else profile(_read_table(against), outputs=outputs)
+    if save and before is not None:
+        before.save(model, version, store=opened)
+    found = compare(
+        model, store=opened, version=version, against=before, since=_time(since), psi=psi, ks=ks, least=least
+    )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        typer.echo(found.text())
+    if found.drifted:
+        raise typer.Exit(1)
+
+
+def _read_table(path: str) -> pa.Table:
+    """A file of rows.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    from umbel.scheduler.errors import UsageError
+
+    ending = path.rpartition(".")[2].lower()
+    try:
+        return ds.dataset(
+            path, format={"csv": "csv", "arrow": "ipc", "feather": "feather"}.get(ending, "parquet")
+        ).to_table()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(
+            "the training data can't be read", got=f"{path}: {error}", expected="Parquet, CSV or Arrow"
+        ) from None
 
 
 def _shares(text: str) -> dict[str, float]:

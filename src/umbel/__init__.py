@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
+    from umbel.runtime.drift import drift, profile
     from umbel.runtime.fused import fused
     from umbel.runtime.fused_configs import Configs
     from umbel.runtime.nodes import Node, Sweep
@@ -70,6 +71,7 @@ _HOMES = {
     "umbel.runtime.data": "read",
     "umbel.runtime.fused": "fused",
     "umbel.runtime.fused_configs": "Configs",
+    "umbel.runtime.drift": "drift profile",
     "umbel.runtime.nodes": "Node Sweep",
     "umbel.runtime.product": "product",
     "umbel.runtime.replay": "replay",
@@ -130,6 +132,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # models that are served
     "ab",
     "record_outcomes",
+    "profile",
+    "drift",
     # errors
     "UmbelError",
     "UsageError",
