@@ -7,9 +7,10 @@ like the runtime's, commands import what they need when they run, so that `umbel
 
 from __future__ import annotations
 
-from umbel.cluster import cli_manifest
+from umbel.cluster import cli_manifest, cli_serve
 from umbel.runtime.cli import app, main
 
 __all__ = ["app", "main"]
 
 cli_manifest.register(app)
+cli_serve.register(app)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from umbel.cluster.serving import Serving, serve
     from umbel.runtime.ab import ab
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
@@ -65,6 +66,7 @@ _ERRORS = (
     "UntrustedError UsageError"
 )
 _HOMES = {
+    "umbel.cluster.serving": "Serving serve",
     "umbel.runtime.ab": "ab",
     "umbel.runtime.comparison": "diff",
     "umbel.runtime.context": "TrialContext report trial",
@@ -130,6 +132,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "RegisteredModel",
     "ModelVersion",
     # models that are served
+    "serve",
+    "Serving",
     "ab",
     "record_outcomes",
     "profile",
