@@ -59,8 +59,7 @@ class EarlierTrials:
     def find(self, sweep: NodeId, start: int, stop: int) -> Iterator[tuple[list[int], pa.RecordBatch]]:
         """What earlier runs have of the trials ``[start, stop)``: their indices, and their rows as rows of this run.
 
-        Cost: about 20 µs a trial that is found, 60 µs with an adaptive search; for each earlier run, once, reading
-        its keys.
+        Cost: about 20 µs a trial that is found; for each earlier run, once, reading its keys.
 
         Raises:
             StoreError: the store can't be read.

@@ -36,11 +36,11 @@ from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
 from umbel.runtime.study_records import StudyRecords
 from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
-from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
+from umbel.scheduler.blame import GIVEN_UP
 from umbel.scheduler.engine import Restored
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.intervals import IntervalSet
-from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement, LossCause
+from umbel.scheduler.protocol import Accept, FailElements, Lease, LoseElement
 from umbel.storage.columns import booleans, contains, int_values, python_values
 from umbel.storage.layout import output_folder, trials_folder, values_folder
 from umbel.storage.mentions import Mentions
@@ -56,19 +56,6 @@ DRIVER = "driver"
 TRIAL_COLUMNS = ("trial", "status", "attempt", "data", "model")
 RUNG_COLUMNS = ("steps", "rungs")
 VALUE_COLUMNS = ("element", "status", "attempt", "digest", "format", "size", "length", "payload", "model")
-#: By why an element was given up, its status and error.
-LOSSES = {
-    LossCause.HUNG: ("timeout", f"its worker stopped answering, so it was ended; {DEATHS_TO_LOSE} times"),
-    LossCause.CRASHED: (
-        "lost",
-        f"its worker process died while it ran (killed, crashed or out of memory); {DEATHS_TO_LOSE} times",
-    ),
-    LossCause.PREEMPTED: (
-        "lost",
-        f"its node was lost while it ran, at least {LOSSES_TO_SUSPECT} times in a row: "
-        "it takes nodes down, or runs about as long as they last",
-    ),
-}
 
 
 class Ledger:
@@ -303,7 +290,7 @@ class Ledger:
 
     def lose(self, command: LoseElement) -> None:
         """Record an element as lost with its workers, or as timed out if they hung."""
-        status, error = LOSSES[command.cause]
+        status, error = GIVEN_UP[command.cause]
         planned = self._plan.nodes[command.node]
         self.own_failures += 1
         self._end(planned, command.element, command.element + 1, status, error, command.attempt)

@@ -280,7 +280,7 @@ def _allowance(graph: Graph, limits: Limits, restored: Mapping[NodeId, Restored]
 
 def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapsed_s: float) -> str:
     failed = f", {format_count(ledger.failed)} failed (umbel failures {run_id})" if ledger.failed else ""
-    targets = session.failed_targets
+    targets = _failed_targets(session)
     if targets:
         named = ", ".join(map(repr, targets))
         return (
@@ -293,6 +293,16 @@ def _summary(run_id: str, session: Session, ledger: Ledger, resumed: int, elapse
     taken_over = ledger.earlier.reused
     reused = f", {format_count(taken_over)} taken over from earlier runs" if taken_over else ""
     return f"done: {counted(session.total, 'element')}{again}{reused}{failed} in {format_duration(elapsed_s)}"
+
+
+def _failed_targets(session: Session) -> list[str]:
+    """Of what was asked for, the nodes of which nothing came: all their elements failed; see `Run.failed_targets`."""
+    states = ((session.plan.nodes[target].name, session.engine.nodes[target]) for target in session.plan.targets)
+    return [
+        name
+        for name, node in states
+        if node.finished and (node.unsizable is not None or (node.size and len(node.failed) == node.size))
+    ]
 
 
 def _close_quietly(writer: SegmentWriter) -> None:

@@ -143,16 +143,6 @@ class Session:
         return self.engine.finished
 
     @property
-    def failed_targets(self) -> list[str]:
-        """Of what was asked for, the nodes of which nothing came: all their elements failed."""
-        states = ((self.plan.nodes[target].name, self.engine.nodes[target]) for target in self.plan.targets)
-        return [
-            name
-            for name, node in states
-            if node.finished and (node.unsizable is not None or (node.size and len(node.failed) == node.size))
-        ]
-
-    @property
     def should_stop(self) -> bool:
         """True if the executor's loop should end."""
         return self.finished or self.interrupted

@@ -75,7 +75,7 @@ class Failures:
     failed: int
     total: int
     causes: tuple[Cause, ...]
-    #: By node, how many of its elements were not run because of others.
+    #: By node, how many elements have no result because others failed: not run, or no best trial to choose.
     not_run: Mapping[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Failures:
         if self.not_run:
             count = sum(self.not_run.values())
             nodes = ", ".join(f"{number:,} of {name}" for name, number in self.not_run.items())
-            lines += ["", f"not run because of these: {counted(count, 'element')} ({nodes})"]
+            lines += ["", f"without a result because of these: {counted(count, 'element')} ({nodes})"]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -135,7 +135,9 @@ def why_failed(run: Run) -> Failures:
         numbers = int_values(rows[index])
         places = np.flatnonzero(bad)
         errors = rows["error"].take(pa.array(places)).to_pylist()
-        own = [not (error or "").startswith(NOT_RUN) for error in errors]
+        # A group without a best trial follows from its trials' failures, if there are any.
+        chooses = node.kind in ("best", "top") and any(cause.node in node.inputs for cause in causes)
+        own = [not (chooses or (error or "").startswith(NOT_RUN)) for error in errors]
         failed += sum(own)
         if not all(own):
             not_run[node.name] = len(own) - sum(own)

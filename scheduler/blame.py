@@ -17,7 +17,7 @@ No case uses up a retry. Decides only; the engine carries it out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 
 from umbel.scheduler.graph import NodeId
@@ -27,6 +27,7 @@ from umbel.scheduler.worker_state import OpenLease
 
 __all__ = [
     "DEATHS_TO_LOSE",
+    "GIVEN_UP",
     "LOSSES_TO_SUSPECT",
     "MACHINE_GONE_S",
     "Quarantine",
@@ -54,6 +55,19 @@ QUARANTINE_EVERY = 256
 MACHINE_GONE_S = 2.0
 #: A range that was in flight when its worker died is granted again in this many parts, to close in on the culprit.
 NARROWING = 16
+#: By how the last worker of an element that is given up was lost, the status and error that it gets.
+GIVEN_UP: Mapping[LossCause, tuple[str, str]] = {
+    LossCause.HUNG: ("timeout", f"its worker stopped answering, so it was ended; {DEATHS_TO_LOSE} times"),
+    LossCause.CRASHED: (
+        "lost",
+        f"its worker process died while it ran (killed, crashed or out of memory); {DEATHS_TO_LOSE} times",
+    ),
+    LossCause.PREEMPTED: (
+        "lost",
+        f"its node was lost while it ran, at least {LOSSES_TO_SUSPECT} times in a row: "
+        "it takes nodes down, or runs about as long as they last",
+    ),
+}
 
 
 class Quarantine:

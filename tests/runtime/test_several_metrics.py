@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import ray
 from ray import tune
 from typer.testing import CliRunner
 
@@ -286,3 +288,24 @@ def test_each_result_has_all_metrics(go: Go, returned: Any) -> None:
     run = go(a_sweep(1, fn=lambda config: returned, over=None))
     (error,) = run.trials()["error"].to_pylist()
     assert "judged by several metrics" in error or "lacks the sweep's metric 'cost'" in error
+
+
+# ---- on Ray ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_processors() -> Iterator[None]:
+    ray.shutdown()
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
+def test_on_workers_the_sets_and_their_models_are_the_same(two_processors: None, go: Go) -> None:
+    given: dict[str, Any] = {"fn": with_model, "search": "nsga2"}
+    here = go(look.map(a_sweep(60, **given).best()), "here")
+    there = go(look.map(a_sweep(60, **given).best()), "there", executor="ray", fresh=True)
+    assert there.value("look") == here.value("look")
+    assert there.best()["trial"].to_pylist() == here.best()["trial"].to_pylist() == expected(there)
+    assert all(there.load_model(row["model"]) == {"x": row["config_x"]} for row in there.best().to_pylist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_text_and_data(failed: umbel.Run, tmp_path: Path) -> None:
     text = found.text()
     assert "in common: kind = wide and lags ≤ 2" in text or "in common: lags ≤ 2 and kind = wide" in text
     assert text.startswith(f"work: {found.failed} of 604 failed, 3 causes\n")
-    assert text.endswith("not run because of these: 150 elements (150 of fit)")
+    assert text.endswith("without a result because of these: 150 elements (150 of fit)")
     assert json.loads(json.dumps(found.as_dict()))["failed"] == found.failed
     good = run(umbel.task(lambda: 1, name="good").bind(), tmp_path)
     assert umbel.why_failed(good).text() == "work: nothing failed"
@@ -127,3 +128,22 @@ def test_a_range_takes_two_conditions() -> None:
     found = _in_common(cause, {"x": _numeric("x", x, False)}, hits, np.ones(1000, np.bool_))
     assert found.failed_inside == found.inside == hits.sum()
     assert len(found.conditions) == 2
+
+
+def test_a_group_without_a_best_trial_is_no_cause_where_its_trials_failed(tmp_path: Path) -> None:
+    def fails(config: dict[str, Any]) -> float:
+        if config["group"] == "bad":
+            raise ValueError("no")
+        return math.nan if config["group"] == "nan" else 1.0
+
+    @umbel.task
+    def look(best: umbel.Best) -> float:
+        return best.value
+
+    for groups, wanted in ((["good", "bad"], [("fails", 3)]), (["good", "nan"], [("fails-best", 1)])):
+        over = {"group": groups}
+        sweep = umbel.sweep(fails, space={"x": [1, 2, 3]}, over=over, search="grid", metric="m")
+        found = umbel.why_failed(run(look.map(sweep.best()), tmp_path, name=groups[1]))
+        assert [(cause.node, cause.count) for cause in found.causes] == wanted
+        assert found.failed == wanted[0][1]
+        assert found.not_run["look"] == 1
