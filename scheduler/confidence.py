@@ -131,7 +131,7 @@ def unpaired(first: Moments, second: Moments) -> Difference:
     The sequence of all requests, each weighed by the inverse of its arm's share, is one of independent terms whose mean
     is the difference. Its standard error is that of Welch's test, or that of Student's, whichever is larger: losses are
     skewed, so an arm of few requests has a mean that is too low just when its variance seems low, too, and by Welch's
-    alone an arm with a tenth of the requests wins up to three times as often as it should.
+    alone an arm with a tenth of the requests wins up to three times as often as it should (docs/experiments.md).
     """
     n1, n2 = np.maximum(first.n, 1.0), np.maximum(second.n, 1.0)
     welch = first.variance / n1 + second.variance / n2
@@ -165,7 +165,7 @@ def boundary(n: npt.ArrayLike, alpha: float, rho2: float) -> Numbers:
     """How many standard errors the confidence sequence reaches to either side, after ``n`` observations.
 
     >>> [round(float(each), 2) for each in boundary([100, 1_000, 100_000], 0.05, tuning(0.05, 1_000))]
-    [3.76, 3.04, 3.57]
+    [3.76, 3.04, 3.58]
     """
     time = np.maximum(np.asarray(n, np.float64), 1e-300) * rho2
     return np.asarray(np.sqrt((1.0 + 1.0 / time) * (np.log1p(time) - 2.0 * math.log(alpha))))

@@ -142,7 +142,7 @@ class PredictionLog:
         sampled_at: float = 1.0,
         time: float | None = None,
     ) -> None:
-        """Log an answer. Cost: 2 µs.
+        """Log an answer. Cost: about 6 µs.
 
         Args:
             request_id: names the request; outcomes are joined by it. Each group of a batch needs one of its own.
