@@ -151,6 +151,7 @@ def report(summary: pa.Table, best: pa.Table) -> None:
         overall.add_row(label, f"{errors[name].mean():.3f}", f"{np.median(errors[name]):.3f}", share)
     console.print(overall)
 
+    names = [name.removeprefix("config_") for name in best.column_names if name.startswith("config_")]
     configs = {row["country"]: row for row in best.to_pylist()}
     ranked = sorted(summary.to_pylist(), key=lambda row: row["mase"] / row["mase_mean_drift"])
     shown = ranked if count <= 6 else [*ranked[:3], *ranked[-3:]]
@@ -160,7 +161,7 @@ def report(summary: pa.Table, best: pa.Table) -> None:
         extremes.add_column(heading, justify="right")
     extremes.add_column("winning configuration")
     for row in shown:
-        config = {name: configs[row["country"]][f"config_{name}"] for name in SPACE}
+        config = {name: configs[row["country"]][f"config_{name}"] for name in names}
         settings = " ".join(f"{name}={_short(value)}" for name, value in config.items())
         name = panel().names[row["country"]]
         extremes.add_row(name, f"{row['mase']:.2f}", f"{row['mase_mean_drift']:.2f}", settings)

@@ -21,6 +21,8 @@ FIRST = 64
 MOST = 2**17
 #: Time a trial must fall to this share of the best before, lest a batch of twice the size be no gain.
 FALLS = 0.95
+#: … but others may have slowed down one batch, so as many as this must have failed to.
+TRIES = 3
 #: Seconds that a batch may take if the next one is to be twice as large.
 LONG_S = 15.0
 
@@ -76,9 +78,10 @@ class BatchSizes:
             return
         each_s = seconds / count
         if each_s > FALLS * size.best_s:
-            size.grows = False
+            size.misses += 1
+            size.grows = size.misses < TRIES
             return
-        size.best_s = each_s
+        size.best_s, size.misses = each_s, 0
         if seconds > LONG_S:
             size.grows = False
         else:
@@ -107,6 +110,8 @@ class _Size:
     grows: bool
     #: The least time a trial so far.
     best_s: float = inf
+    #: Batches of the present size that were no gain.
+    misses: int = 0
 
 
 def together(keys: Iterable[Hashable], sizes: BatchSizes) -> int:

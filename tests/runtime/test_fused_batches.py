@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.runtime.fused_batches import FIRST, LONG_S, BatchSizes, batch_key, is_out_of_memory, split, together
+from umbel.runtime.fused_batches import FIRST, LONG_S, TRIES, BatchSizes, batch_key, is_out_of_memory, split, together
 
 
 def test_a_window_ends_where_a_batch_is_full() -> None:
@@ -27,9 +27,13 @@ def test_sizes_double_while_that_pays() -> None:
     assert sizes.limit("k") == 2 * FIRST
     sizes.ran("k", 2 * FIRST, 1.2)
     assert sizes.limit("k") == 4 * FIRST
-    sizes.ran("k", 4 * FIRST, 2.4)  # no gain
-    sizes.ran("k", 4 * FIRST, 0.1)
-    assert sizes.limit("k") == 4 * FIRST
+    sizes.ran("k", 4 * FIRST, 2.4)  # no gain, but that may be chance
+    sizes.ran("k", 4 * FIRST, 2.0)
+    assert sizes.limit("k") == 8 * FIRST
+    for _ in range(TRIES):
+        sizes.ran("k", 8 * FIRST, 4.0)
+    sizes.ran("k", 8 * FIRST, 0.1)
+    assert sizes.limit("k") == 8 * FIRST
     assert sizes.limit("other") == FIRST
 
 
