@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal, TypeVar
 
 from umbel.scheduler.identity import canonical_json
@@ -19,6 +18,8 @@ __all__ = ["FIRST", "BatchSizes", "Fusion", "batch_key", "is_out_of_memory", "sp
 FIRST = 64
 #: Batches don't grow beyond this.
 MOST = 2**17
+#: A batch of this share of the size says something about the size.
+FULL = 0.75
 #: Time a trial must fall to this share of the best before, lest a batch of twice the size be no gain.
 FALLS = 0.95
 #: … but others may have slowed down one batch, so as many as this must have failed to.
@@ -57,61 +58,42 @@ def _plain(value: Any) -> Hashable:
 
 
 class BatchSizes:
-    """How many trials of each key a batch may have on this worker.
+    """How many trials a batch may have on this worker.
 
-    With "auto" the size doubles as long as a trial costs less time by that and batches stay short. Where memory did not
-    suffice it stays below, for good.
+    With "auto" the size doubles as long as a trial costs less time by that, compared with trials of the same key, and
+    batches stay short. Where memory did not suffice for a key it stays below, for good.
     """
 
     def __init__(self, max_batch: int | Literal["auto"]) -> None:
-        self._max_batch = max_batch
-        self._known: dict[Hashable, _Size] = {}
+        self._grows = max_batch == "auto"
+        self._limit = FIRST if max_batch == "auto" else max_batch
+        #: Batches of the present size that were no gain, in a row.
+        self._misses = 0
+        #: By key, the least seconds a trial so far, and as many as memory suffices for.
+        self._best_s: dict[Hashable, float] = {}
+        self._fits: dict[Hashable, int] = {}
 
     def limit(self, key: Hashable) -> int:
         """Trials of the next batch at most."""
-        return self._of(key).limit
+        return min(self._limit, self._fits.get(key, self._limit))
 
     def ran(self, key: Hashable, count: int, seconds: float) -> None:
         """A batch went well."""
-        size = self._of(key)
-        if not size.grows or count < size.limit:
+        each_s, best_s = seconds / count, self._best_s.get(key)
+        self._best_s[key] = each_s if best_s is None else min(each_s, best_s)
+        if not self._grows or count < FULL * self._limit:
             return
-        each_s = seconds / count
-        if each_s > FALLS * size.best_s:
-            size.misses += 1
-            size.grows = size.misses < TRIES
-            return
-        size.best_s, size.misses = each_s, 0
         if seconds > LONG_S:
-            size.grows = False
-        else:
-            size.limit = min(2 * size.limit, size.fits)
+            self._grows = False
+        elif self._limit == FIRST or (best_s is not None and each_s <= FALLS * best_s):
+            self._limit, self._misses = min(2 * self._limit, MOST), 0
+        elif best_s is not None:
+            self._misses += 1
+            self._grows = self._misses < TRIES
 
     def out_of_memory(self, key: Hashable, count: int) -> None:
         """A batch of so many did not fit."""
-        size = self._of(key)
-        size.fits = max(1, min(size.fits, count // 2))
-        size.limit = min(size.limit, size.fits)
-
-    def _of(self, key: Hashable) -> _Size:
-        found = self._known.get(key)
-        if found is None:
-            auto = self._max_batch == "auto"
-            limit = FIRST if auto else int(self._max_batch)
-            found = self._known[key] = _Size(limit, MOST if auto else limit, auto)
-        return found
-
-
-@dataclass(slots=True)
-class _Size:
-    limit: int
-    #: As many as memory is thought to suffice for.
-    fits: int
-    grows: bool
-    #: The least time a trial so far.
-    best_s: float = inf
-    #: Batches of the present size that were no gain.
-    misses: int = 0
+        self._fits[key] = max(1, min(self._fits.get(key, count), count // 2))
 
 
 def together(keys: Iterable[Hashable], sizes: BatchSizes) -> int:

@@ -425,6 +425,8 @@ class Engine:
                 continue
             if worker.leases and not self._may_follow(node, worker.leases[0], workers):
                 return False
+            if node.spec.batched is not None:  # what others run is theirs: the rest is shared by those who run nothing
+                workers = max(1, workers - sum(bool(other.leases) for other in shape.workers.values()))
             piece = node.take(workers, worker.cursor.get(node.spec.id), suspects=not worker.leases, most=most)
             if piece is None:
                 return False  # suspects only, and this worker has a lease running

@@ -60,9 +60,9 @@ class RetryPolicy:
 class Batched:
     """Elements that a worker runs many at once, so that a lease should hold many.
 
-    A lease holds an equal share of what is pending, at most ``share`` elements of it; and ``least`` elements if there
-    are so many, since a batch of few costs nearly as much as one of many. Suspects (`umbel.scheduler.blame`) are
-    granted in leases as small as ever.
+    A lease holds an equal share of what is pending for the workers that have none, at most ``share`` elements of it;
+    and ``least`` elements if there are so many, since a batch of few costs nearly as much as one of many. Suspects
+    (`umbel.scheduler.blame`) are granted in leases as small as ever.
     """
 
     least: int

@@ -69,11 +69,12 @@ def test_a_trial_learns_nothing_from_the_years_that_it_is_judged_on() -> None:
 
 
 def test_the_error_is_that_of_the_rolling_origins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin_with_zeros(self: torch.nn.Linear) -> None:
+        for part in self.parameters():
+            torch.nn.init.zeros_(part)
+
     monkeypatch.setattr(gdp_torch, "STEPS", 0)
-    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda self: self.requires_grad_().zero())
-    monkeypatch.setattr(
-        torch.nn.Linear, "zero", lambda self: [p.data.zero_() for p in self.parameters()], raising=False
-    )
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", begin_with_zeros)
     series = [gdp_data.panel().training[code] for code in ("FRA", SHORTEST)]
     found = gdp_torch.train(configs(2), series)["mase"]  # networks of zeros: the mean of the first years
     for country, error in zip(series, found, strict=True):

@@ -22,19 +22,21 @@ def test_sizes_double_while_that_pays() -> None:
     sizes = BatchSizes("auto")
     assert sizes.limit("k") == FIRST
     sizes.ran("k", FIRST, 1.0)
+    assert sizes.limit("k") == sizes.limit("other") == 2 * FIRST
+    sizes.ran("other", FIRST, 4.0)  # begun before that; its trials take longer
+    sizes.ran("k", FIRST, 0.9)
     assert sizes.limit("k") == 2 * FIRST
-    sizes.ran("k", FIRST, 0.1)  # not a full one: it says nothing
-    assert sizes.limit("k") == 2 * FIRST
-    sizes.ran("k", 2 * FIRST, 1.2)
+    sizes.ran("other", 2 * FIRST, 5.0)
     assert sizes.limit("k") == 4 * FIRST
-    sizes.ran("k", 4 * FIRST, 2.4)  # no gain, but that may be chance
-    sizes.ran("k", 4 * FIRST, 2.0)
+    sizes.ran("k", 4 * FIRST, 4.5)  # no gain, but that may be chance
+    sizes.ran("k", 3 * FIRST, 2.4)
     assert sizes.limit("k") == 8 * FIRST
+    sizes.ran("new", 8 * FIRST, 1.0)  # nothing to compare with
     for _ in range(TRIES):
-        sizes.ran("k", 8 * FIRST, 4.0)
+        assert sizes.limit("k") == 8 * FIRST
+        sizes.ran("k", 8 * FIRST, 9.0)
     sizes.ran("k", 8 * FIRST, 0.1)
     assert sizes.limit("k") == 8 * FIRST
-    assert sizes.limit("other") == FIRST
 
 
 def test_long_batches_don_t_grow() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from umbel.scheduler.graph import Batched, NodeId, NodeSpec
+from umbel.scheduler.engine import Engine
+from umbel.scheduler.graph import Batched, Graph, NodeId, NodeSpec, ShapeId
 from umbel.scheduler.lease_size import TARGET_PER_WORKER_S, TARGET_S, LeaseSizer
 from umbel.scheduler.node_state import NodeState, Piece
+from umbel.scheduler.protocol import Capacity, Grant, WorkerId, WorkerJoined
 
 
 def measured(seconds: float) -> LeaseSizer:
@@ -54,3 +56,14 @@ def test_long_leases_end_with_a_group_and_suspects_get_short_ones() -> None:
     taken = node.take(3, None, suspects=True)
     assert taken is not None
     assert (taken.start, taken.stop) == (0, 18)
+
+
+def test_workers_share_what_is_run_many_at_once_equally() -> None:
+    spec = NodeSpec(NodeId(0), "n", 1000, shape=ShapeId(0), batched=Batched(50, 10**9))
+    engine = Engine(Graph([spec]))
+    engine.handle(Capacity(ShapeId(0), 4), 0.0)
+    granted = []
+    for name in "abcd":
+        commands = engine.handle(WorkerJoined(WorkerId(name), ShapeId(0)), 0.0)
+        granted += [(each.lease.start, each.lease.stop) for each in commands if isinstance(each, Grant)]
+    assert granted == [(0, 250), (250, 500), (500, 750), (750, 1000)]
