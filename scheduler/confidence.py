@@ -47,6 +47,8 @@ Numbers: TypeAlias = npt.NDArray[np.float64]
 #: How firmly the test of shares believes, under its alternative, that they are near those asked for: 1,000 makes it
 #: most sensitive to errors of one or two percentage points, and larger ones are found all the sooner.
 CONCENTRATION = 1_000.0
+#: Standard deviations below this part of the values' size are taken for rounding.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,11 @@ def running_moments(
         spread = np.cumsum(heavy * rest * rest, axis=-1) - 2.0 * mean * np.cumsum(heavy * rest, axis=-1)
         squares = (spread + mean * mean * heavy_sums) / np.maximum(heavy_sums, 1e-300) * n
     several = np.cumsum(counts, axis=-1) > 1
-    variance = np.where(several, np.maximum(0.0, squares) / np.where(several, np.maximum(n - 1.0, 1e-9), 1.0), 0.0)
+    # Of losses that are all equal the variance is zero, but their means differ by rounding: without a floor far above
+    # that and far below anything that matters, two such arms would differ for certain.
+    scale = np.abs(centre) + np.max(np.abs(rest), axis=-1, keepdims=True, initial=0.0)
+    spread_out = np.maximum(squares / np.where(several, np.maximum(n - 1.0, 1e-9), 1.0), np.square(_ROUNDING * scale))
+    variance = np.where(several, spread_out, 0.0)
     return Moments(n, np.where(n > 0, centre + mean, 0.0), variance)
 
 

@@ -173,12 +173,27 @@ def test_nothing_and_one_observation_say_nothing() -> None:
         assert difference.log_evidence(0.0, RHO2) == 0.0
 
 
-def test_losses_without_variance() -> None:
-    same = unpaired(moments([1.0] * 300), moments([1.0] * 300))
-    assert same.log_evidence(0.0, RHO2) == pytest.approx(-0.5 * math.log1p(300 * RHO2))
-    assert [float(bound) for bound in same.interval(ALPHA, RHO2)] == [0.0, 0.0]
-    other = unpaired(moments([1.0] * 300), moments([2.0] * 300))
-    assert other.log_evidence(0.0, RHO2) == math.inf
+@pytest.mark.parametrize("loss", [1.0, 0.1, 1e-8, 1e12])
+def test_losses_without_variance(loss: float) -> None:
+    """Their means differ by rounding, which is no difference; a real one is certain."""
+    for first, second in ((300, 300), (1_000, 211), (333, 7_001)):
+        same = unpaired(moments([loss] * first), moments([loss] * second))
+        assert float(same.log_evidence(0.0, RHO2)) < 0.0
+        low, high = same.interval(ALPHA, RHO2)
+        assert low <= 0.0 <= high
+        assert high - low < 1e-7 * loss
+    other = unpaired(moments([loss] * 300), moments([2 * loss] * 300))
+    assert float(other.log_evidence(0.0, RHO2)) > 1_000
+    assert float(paired(moments([0.0] * 300)).log_evidence(0.0, RHO2)) < 0.0
+
+
+def test_the_first_mistake_of_many_answers_decides_nothing() -> None:
+    """As long as nobody errs, nothing is known; the figures of each beginning have no part in what comes later."""
+    rng = np.random.default_rng(15)
+    losses = (rng.random((300, 10_000)) < 0.001).astype(np.float64)
+    second = rng.random(losses.shape) < 0.5
+    low, high = looks(unpaired(running_moments(losses, ~second), running_moments(losses, second)))
+    assert_at_most_alpha(((low > 0) | (high < 0)).any(axis=1))
 
 
 # ---- many at once ----------------------------------------------------------------------------------------------
