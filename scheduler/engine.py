@@ -37,6 +37,7 @@ from umbel.scheduler.blame import (
     unreported,
 )
 from umbel.scheduler.errors import InternalError
+from umbel.scheduler.giving_back import surplus
 from umbel.scheduler.graph import Graph, NodeId, ShapeId
 from umbel.scheduler.graph_state import GraphState, Restored
 from umbel.scheduler.intervals import IntervalSet
@@ -138,8 +139,8 @@ class Engine:
         match event:
             case Reported():
                 self._on_reported(event, now)
-            case Capacity(shape, workers):
-                self._shapes[shape].capacity = workers
+            case Capacity():
+                self._on_capacity(event, now)
             case WorkerJoined():
                 self._on_worker_joined(event, now)
             case WorkerLost():
@@ -196,7 +197,28 @@ class Engine:
                     due = min(due, shape.look_at)
         return max(0.0, due - now)
 
+    def outstanding(self, shape: ShapeId) -> int:
+        """How many elements of a shape are ready and have not ended: so many workers could be of use."""
+        return self._shapes[shape].outstanding
+
     # ---- events --------------------------------------------------------------------------------------------
+
+    def _on_capacity(self, event: Capacity, now: float) -> None:
+        shape = self._shapes[event.shape]
+        shape.capacity = event.workers
+        if event.preempt:
+            for worker in surplus(shape, len(shape.workers) - shape.capacity):
+                for open_lease in worker.leases:
+                    del self._leases[open_lease.lease.id]
+                    self._return_unreported(open_lease, LossCause.PREEMPTED, now, running=False)  # no loss counts
+                self._retire(worker)
+
+    def _retire(self, worker: WorkerState) -> None:
+        shape = self._shapes[worker.shape]
+        for held in (shape.idle, shape.leaving):
+            held.pop(worker.id, None)
+        del shape.workers[worker.id], self._workers[worker.id]
+        self._commands.append(Retire(worker.id))
 
     def _on_worker_joined(self, event: WorkerJoined, now: float) -> None:
         if event.worker in self._workers:
@@ -214,6 +236,7 @@ class Engine:
         shape = self._shapes[worker.shape]
         del shape.workers[event.worker]
         shape.idle.pop(event.worker, None)
+        shape.leaving.pop(event.worker, None)
         for position, open_lease in enumerate(worker.leases):
             del self._leases[open_lease.lease.id]
             self._return_unreported(open_lease, event.cause, now, running=position == 0)
@@ -281,6 +304,8 @@ class Engine:
             worker.leases.remove(open_lease)
             if worker.leases:
                 worker.leases[0].since = now
+            elif worker.leaving:
+                self._retire(worker)
 
     def _record(self, node: NodeState, open_lease: OpenLease, event: Reported, now: float) -> None:
         begin, stop = open_lease.position, event.position
@@ -360,6 +385,9 @@ class Engine:
             self._state.put_back(self.nodes[node_id], piece)
         if self.cancelled:
             return
+        for shape in self._shapes.values():
+            if shape.leaving or len(shape.workers) > shape.capacity:
+                self._give_back(shape)
         if isinstance(self._story[-1][1], Reported):
             worker = self._workers.get(self._story[-1][1].worker)
             if worker is not None:
@@ -377,10 +405,26 @@ class Engine:
         if self._has_time_limits and isinstance(self._story[-1][1], Tick):
             self._stop_hanging(now)
 
+    def _give_back(self, shape: ShapeState) -> None:
+        """Have as many workers leave as there are beyond the capacity: idle ones at once, others when they can."""
+        beyond = len(shape.workers) - shape.capacity
+        while len(shape.leaving) > max(0, beyond):
+            stays, _ = shape.leaving.popitem()
+            shape.workers[stays].leaving = False
+        for worker in surplus(shape, beyond - len(shape.leaving)):
+            if not worker.leases:
+                self._retire(worker)
+                continue
+            worker.leaving = True
+            shape.leaving[worker.id] = None
+            for open_lease in worker.leases:
+                open_lease.revoked_to = 0
+                self._commands.append(Revoke(worker.id, open_lease.lease.id, 0))
+
     def _feed(self, worker: WorkerState, now: float) -> None:
         """Give a worker its next lease, and one ahead if elements are short."""
         shape = self._shapes[worker.shape]
-        while not worker.stopping and (not worker.leases or self._may_prefetch(worker)):
+        while not (worker.stopping or worker.leaving) and (not worker.leases or self._may_prefetch(worker)):
             if not self._grant(worker, shape, now):
                 break
         if worker.leases:
@@ -489,7 +533,7 @@ class Engine:
 
     def _want(self, shape_id: ShapeId, shape: ShapeState) -> None:
         wanted = min(shape.capacity, shape.outstanding)
-        if wanted > shape.wanted or wanted == 0 or wanted <= shape.wanted // 2:
+        if wanted > shape.wanted or wanted == 0 or wanted <= shape.wanted // 2 or shape.wanted > shape.capacity:
             changed = wanted != shape.wanted
             shape.wanted = wanted
             if changed:
@@ -503,8 +547,7 @@ class Engine:
             if shape.outstanding or not shape.idle:
                 continue
             for worker_id in list(shape.idle):
-                del shape.idle[worker_id], shape.workers[worker_id], self._workers[worker_id]
-                self._commands.append(Retire(worker_id))
+                self._retire(shape.workers[worker_id])
 
     def _stop_hanging(self, now: float) -> None:
         grace_s = HANG_GRACE_S + HANG_GRACE_PER_WORKER_S * len(self._workers)

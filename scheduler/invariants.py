@@ -106,4 +106,8 @@ def _wrong_shape(shape: ShapeState, outstanding: int) -> str | None:
             return f"worker {worker.id} is idle and busy at once, or neither"
         if len(worker.leases) > 2:
             return f"worker {worker.id} holds {len(worker.leases)} leases"
+        if worker.leaving != (worker.id in shape.leaving) or (worker.leaving and not worker.leases):
+            return f"worker {worker.id} leaves and stays at once, or leaves with nothing to end"
+    if len(shape.leaving) > max(0, len(shape.workers) - shape.capacity):
+        return f"{len(shape.leaving)} workers leave, of {len(shape.workers)} where {shape.capacity} may stay"
     return None

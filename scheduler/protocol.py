@@ -74,10 +74,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many workers of a shape there can be at most; none until this is said."""
+    """How many workers of a shape there can be at most; none until this is said.
+
+    If there are more, those beyond it end what they have begun and are retired.
+    """
 
     shape: ShapeId
     workers: int
+    #: True: those beyond it are retired at once, and what they had begun runs again.
+    preempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +264,7 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """This worker is idle and another shape needs its resources: end it. It is forgotten already."""
+    """This worker's resources are needed elsewhere: end it. It is forgotten already, and nobody is to blame."""
 
     worker: WorkerId
 

@@ -54,6 +54,9 @@ class Members:
         self._joined: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
         self._wanted: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
         self._capacity: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
+        #: How many others leave to this run, and how many there could be but for them.
+        self._allowed: dict[ShapeId, Capacity] = {}
+        self._possible: dict[ShapeId, int] = dict.fromkeys(shapes, 0)
         #: How many fitted at the start.
         self._fitting: dict[ShapeId, int] = {}
         self._next_look = 0.0
@@ -83,10 +86,19 @@ class Members:
             ahead = 1 if self._waits_s(shape) > scaler.give_up_s else max(scaler.ahead, joined)
             self._set_capacity(shape, max(fitting, joined + ahead))
 
-    def _set_capacity(self, shape: ShapeId, capacity: int) -> None:
+    def allow(self, allowed: Capacity) -> None:
+        """Others leave no more than this to this run from now on."""
+        if allowed.shape in self._possible:
+            self._allowed[allowed.shape] = allowed
+            self._set_capacity(allowed.shape, self._possible[allowed.shape])
+
+    def _set_capacity(self, shape: ShapeId, possible: int) -> None:
+        self._possible[shape] = possible
+        allowed = self._allowed.get(shape)
+        capacity = possible if allowed is None else min(possible, allowed.workers)
         if capacity != self._capacity[shape]:
             self._capacity[shape] = capacity
-            self._tell(Capacity(shape, capacity))
+            self._tell(Capacity(shape, capacity, allowed is not None and allowed.preempt))
 
     def _waits_s(self, shape: ShapeId) -> float:
         joined, now = self._joined[shape], self._clock.now

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.graph import Graph, NodeId, NodeSpec, ShapeId
+from umbel.scheduler.protocol import Capacity
 
 __all__ = [
     "Autoscaler",
@@ -165,6 +166,8 @@ class Scenario:
     costs: Costs = field(default_factory=Costs)
     #: Elements whose results an earlier run has, of nodes that ask for it; bounds count their work all the same.
     known: Mapping[NodeId, Sequence[int]] = field(default_factory=dict)
+    #: What others leave to this run: from a time on (seconds), no more workers of a shape than that.
+    allowances: Sequence[tuple[float, Capacity]] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

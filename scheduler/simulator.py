@@ -22,6 +22,7 @@ from umbel.scheduler.errors import UsageError
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.protocol import (
     Accept,
+    Capacity,
     Command,
     Evaluate,
     Evaluated,
@@ -119,6 +120,8 @@ class Simulator:
         """To the end; see `simulate`."""
         self._machines.start()
         self._members.start()
+        for at_s, allowed in self.scenario.allowances:
+            self._clock.at(at_s, self._on_allowance, allowed)
         self._members.look()
         self._tell(Tick())
         self._push_outbox()
@@ -280,6 +283,10 @@ class Simulator:
             self._meters.lost_core_s += report.busy_s * worker.weight
 
     # ---- workers -------------------------------------------------------------------------------------------
+
+    def _on_allowance(self, allowed: Capacity, _: None) -> None:
+        self._members.allow(allowed)
+        self._push_outbox()
 
     def _on_death(self, worker: SimulatedWorker) -> None:
         """A process has died by itself."""

@@ -15,6 +15,7 @@ from typing import get_args
 
 from umbel.scheduler.protocol import (
     Accept,
+    Capacity,
     Command,
     Evaluate,
     Evaluated,
@@ -90,11 +91,13 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.LEASED, State.DONE, (Accept,), "reported"),
     Transition(State.LEASED, State.FAILED, (Accept,), "reported as failed for good"),
     Transition(State.LEASED, State.BACKING_OFF, (Reported,), "reported as to be retried"),
-    Transition(State.LEASED, State.PENDING, (Reported, WorkerLost), "revoked before it began, or its worker is gone"),
-    Transition(State.LEASED, State.QUARANTINED, (WorkerLost,), "its machine is gone, many times in a row"),
+    Transition(
+        State.LEASED, State.PENDING, (Reported, WorkerLost, Capacity), "revoked before it began, or its worker is gone"
+    ),
+    Transition(State.LEASED, State.QUARANTINED, (WorkerLost, Capacity), "its machine is gone, many times in a row"),
     Transition(State.LEASED, State.FAILED, (LoseElement,), "its worker is gone, and it is to blame"),
     Transition(State.LEASED, State.TWICE, (Grant,), "a straggler, and a worker is idle"),
-    Transition(State.TWICE, State.LEASED, (Reported, WorkerLost), "one of two fails, or is gone"),
+    Transition(State.TWICE, State.LEASED, (Reported, WorkerLost, Capacity), "one of two fails, or is gone"),
     Transition(State.TWICE, State.DONE, (Accept,), "the first word"),
     Transition(State.TWICE, State.FAILED, (Accept,), "the first word: failed for good"),
     Transition(State.BACKING_OFF, State.PENDING, ANY, "the pause is over"),

@@ -73,6 +73,8 @@ class WorkerState:
     #: For each node, where its last lease ended.
     cursor: dict[NodeId, int] = field(default_factory=dict)
     stopping: bool = False
+    #: True: it ends what it has begun and is retired then.
+    leaving: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +84,8 @@ class ShapeState:
     workers: dict[WorkerId, WorkerState] = field(default_factory=dict)
     #: Workers without a lease; a dict for its order.
     idle: dict[WorkerId, None] = field(default_factory=dict)
+    #: Workers beyond the capacity, which end what they have begun; a dict for its order.
+    leaving: dict[WorkerId, None] = field(default_factory=dict)
     #: (-priority, -rank, node) of the nodes with pending elements.
     queue: list[tuple[int, int, NodeId]] = field(default_factory=list)
     #: Those of them that wait for the engine's allowance.

@@ -20,6 +20,7 @@ from umbel.scheduler.blame import DEATHS_TO_LOSE, LOSSES_TO_SUSPECT
 from umbel.scheduler.graph import Batched, Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 from umbel.scheduler.protocol import (
     Accept,
+    Capacity,
     Command,
     Evaluate,
     Event,
@@ -155,8 +156,22 @@ def scenario(seed: int) -> Scenario:
         ),
         costs=Costs(worker_start_s=0.2),
         known=known,
+        allowances=random_allowances(seed),
         seed=seed,
     )
+
+
+def random_allowances(seed: int) -> list[tuple[float, Capacity]]:
+    """What other runs leave to this one: in half of the histories all, else now more, now less, and all in the end."""
+    draw = random.Random(f"allowances {seed}")
+    if draw.random() < 0.5:
+        return []
+    times = sorted(draw.uniform(0.0, 20.0) for _ in range(draw.randint(1, 8)))
+    some = [
+        (at, Capacity(ShapeId(draw.choice([0, 0, 1])), draw.choice([0, 0, 1, 1, 2, 3]), draw.random() < 0.5))
+        for at in times
+    ]
+    return some + [(25.0, Capacity(ShapeId(shape), 1000)) for shape in (0, 1)]
 
 
 @dataclass
