@@ -74,7 +74,8 @@ class Difference:
         parts += [f"environment ({some(list(self.environment))})"] if self.environment else []
         what = "; ".join(parts) or "nothing in code, data, space, arguments or environment"
         moved = [f"{each.sweep}: {each.summary}" for each in self.results if each.differs]
-        return f"differs: {what}. " + ("Results: " + "; ".join(moved) if moved else "Results are equal")
+        same = "Results are equal" if self.results else "There are no results of the same sweep and metrics to compare"
+        return f"differs: {what}. " + ("Results: " + "; ".join(moved) if moved else same)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -223,7 +223,9 @@ def test_runs_are_compared_by_their_sets(go: Go) -> None:
     other = go(a_sweep(40, seed=1), "other")
     (third,) = umbel.diff(second, other).results
     assert third.better + third.worse + third.equal + third.incomparable == 2
-    assert not umbel.diff(go(a_sweep(20, metric="error"), "single"), first).results  # nothing to compare by
+    apart = umbel.diff(go(a_sweep(20, metric="error"), "single"), first)
+    assert not apart.results
+    assert apart.summary.endswith("There are no results of the same sweep and metrics to compare")
 
 
 def test_replay_and_exports(go: Go) -> None:
@@ -309,3 +311,28 @@ def test_on_workers_the_sets_and_their_models_are_the_same(two_processors: None,
     assert there.value("look") == here.value("look")
     assert there.best()["trial"].to_pylist() == here.best()["trial"].to_pylist() == expected(there)
     assert all(there.load_model(row["model"]) == {"x": row["config_x"]} for row in there.best().to_pylist())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"metric": ["error"]},
+        {"metric": ["error", 3]},
+        {"metric": "error"},
+        {"mode": "min"},
+        {"mode": ["min"]},
+        {"mode": ["min", "most"]},
+    ],
+)
+def test_a_record_whose_metrics_and_modes_do_not_fit_is_damaged(
+    go: Go, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    run = go(a_sweep(2))
+    path = tmp_path / "store/runs/r/run.json"
+    record = json.loads(path.read_text())
+    (sweep,) = (node["sweep"] for node in record["graph"]["nodes"])
+    assert (sweep["metric"], sweep["mode"]) == (["error", "cost"], ["min", "min"])
+    sweep |= changed
+    path.write_text(json.dumps(record))
+    with pytest.raises(umbel.UmbelError, match="can't be read"):
+        umbel.open_store(run.store_url).run("r")
