@@ -185,9 +185,9 @@ app.command("compact")(cli_upkeep.compact)
 
 
 def main() -> None:
-    """The `umbel` command: errors as messages, with a status for scripts (2: usage; 1: anything else; 130:
-    interrupted)."""
-    from umbel.scheduler.errors import RunInterrupted, UmbelError, UsageError
+    """The `umbel` command: errors as messages, with a status for scripts (2: usage; 75: what may pass by
+    itself; 1: anything else; 130: interrupted)."""
+    from umbel.scheduler.errors import ClusterUnavailableError, RunInterrupted, UmbelError, UsageError
 
     try:
         with tidy_warnings():
@@ -197,4 +197,5 @@ def main() -> None:
     except UmbelError as error:
         typer.secho(f"{type(error).__name__}: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        may_pass = isinstance(error, ClusterUnavailableError)
+        sys.exit(2 if isinstance(error, UsageError) else cli_run.STOPPED if may_pass else 1)

@@ -7,6 +7,7 @@ survives pickling, because errors cross processes. It lives in the lowest layer 
 from __future__ import annotations
 
 __all__ = [
+    "ClusterUnavailableError",
     "CodeError",
     "ElementFailedError",
     "ExecutorError",
@@ -133,6 +134,10 @@ class RunHeldError(StoreError):
 
 class ExecutorError(UmbelError):
     """The executor (Ray, or this process) can't run the graph."""
+
+
+class ClusterUnavailableError(ExecutorError):
+    """A cluster does not answer; it may pass, and nothing is lost by trying again."""
 
 
 class RunStoppedError(UmbelError):

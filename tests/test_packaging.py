@@ -101,6 +101,7 @@ UmbelError
     StoreCorruptError
     RunHeldError
   ExecutorError
+    ClusterUnavailableError
   RunStoppedError
   ElementFailedError
   PromotionRefusedError

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from umbel.runtime.tuner import Tuner
     from umbel.runtime.why_failed import why_failed
     from umbel.scheduler.errors import (
+        ClusterUnavailableError,
         CodeError,
         ElementFailedError,
         ExecutorError,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
-    "CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
+    "ClusterUnavailableError CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
     "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
     "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError TrialUsageError UmbelError "
     "UntrustedError UsageError"
@@ -155,6 +156,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "StoreCorruptError",
     "RunHeldError",
     "ExecutorError",
+    "ClusterUnavailableError",
     "ElementFailedError",
     "RunInterrupted",
     "RunStoppedError",
