@@ -1,4 +1,4 @@
-"""`umbel submit`, `attach`, `stop` and `jobs`: runs as jobs of a Ray cluster, from wherever its dashboard is reached."""
+"""`umbel submit`, `attach`, `stop` and `jobs`: runs as jobs of a Ray cluster, wherever its dashboard is reached."""
 
 from __future__ import annotations
 

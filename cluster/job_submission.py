@@ -2,8 +2,8 @@
 
 A job has a name; each time it is submitted is an attempt, and Ray's submission id is both: ``gdp-1``, ``gdp-2``. What
 makes an attempt go on where the one before ended is the run's name in the store, not anything kept here. A job that
-runs is not submitted twice: asking for the same again gives the one that runs, so that a scheduler which lost its connection may
-simply start its command again. It must not know terminals.
+runs is not submitted twice: asking for the same again gives the one that runs, so that a scheduler which lost its
+connection may simply start its command again. It must not know terminals.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def _submit_next(
     metadata: Mapping[str, str],
     earlier: Sequence[Attempt],
 ) -> str:
-    """Submit under the next number. Of two who ask for a number, the cluster gives it to one; the other takes the next."""
+    """Submit under the next number. Of two who ask for one, one gets it, and the other takes the next."""
     number = max((attempt.number for attempt in earlier), default=0) + 1
     while True:
         job = f"{metadata[_NAME]}-{number}"
