@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import umbel
 from tests.runtime.small_graphs import run
 from tests.scheduler.reference_pruning import asha_goes_on
 from umbel.runtime.nodes import Sweep
+from umbel.scheduler.graph import Batched
 
 SPACE = {"lr": tune.uniform(0, 1), "width": [4, 8]}
 GROUPS = {"g": ["a", "b", "c"]}
@@ -459,3 +461,39 @@ def test_replay_across_groups_of_failed_and_of_pruned_trials(tmp_path: Path) -> 
         again = umbel.replay(found, trial)
         assert again.status == again.recorded_status == status
         assert again.same, again.text()
+
+
+# ---- interruptions ---------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_after_the_batch_in_hand_and_what_it_had_is_kept(tmp_path: Path) -> None:
+    marker = tmp_path / "interrupted"
+
+    @umbel.fused(by="width", fuse_groups=True)
+    def train(configs: Any) -> dict[str, Any]:
+        if not marker.exists():
+            marker.touch()
+            signal.raise_signal(signal.SIGINT)
+        return {"loss": configs["lr"], "batch": np.full(len(configs), len(configs))}
+
+    with pytest.raises(umbel.RunInterrupted):
+        run(a_sweep(train), tmp_path / "store")
+    before = rows_of(umbel.open_store(str(tmp_path / "store")).run("work"))
+    assert {row["config_width"] for row in before} == {before[0]["config_width"]}  # one batch of two
+    assert 0 < len(before) < 60
+    rows = rows_of(run(a_sweep(train), tmp_path / "store"))
+    assert [row["trial"] for row in rows] == list(range(60))
+    assert {(row["status"], row["attempt"]) for row in rows} == {("ok", 1)}
+
+
+def test_the_engine_is_asked_for_long_leases() -> None:
+    from umbel.runtime.plan import make_plan
+
+    (spec,) = make_plan(a_sweep(train)).graph
+    assert spec.batched == Batched(20, 20)
+    (spec,) = make_plan(a_sweep(umbel.fused(fuse_groups=True, max_batch=50)(train.fn))).graph
+    assert spec.batched is not None
+    assert spec.batched.least == 50
+    assert spec.batched.share > 10**9
+    (spec,) = make_plan(a_sweep(one)).graph
+    assert spec.batched is None

@@ -6,7 +6,7 @@ from umbel.scheduler.engine import Engine
 from umbel.scheduler.graph import Batched, Graph, NodeId, NodeSpec, ShapeId
 from umbel.scheduler.lease_size import TARGET_PER_WORKER_S, TARGET_S, LeaseSizer
 from umbel.scheduler.node_state import NodeState, Piece
-from umbel.scheduler.protocol import Capacity, Grant, WorkerId, WorkerJoined
+from umbel.scheduler.protocol import Capacity, Grant, LeaseId, Reported, Revoke, Tick, WorkerId, WorkerJoined
 
 
 def measured(seconds: float) -> LeaseSizer:
@@ -67,3 +67,21 @@ def test_workers_share_what_is_run_many_at_once_equally() -> None:
         commands = engine.handle(WorkerJoined(WorkerId(name), ShapeId(0)), 0.0)
         granted += [(each.lease.start, each.lease.stop) for each in commands if isinstance(each, Grant)]
     assert granted == [(0, 250), (250, 500), (500, 750), (750, 1000)]
+
+
+def test_idle_workers_take_from_a_batched_lease_only_what_is_worth_two_batches() -> None:
+    def revoked(least: int) -> list[Revoke]:
+        spec = NodeSpec(NodeId(0), "n", 100, shape=ShapeId(0), batched=Batched(least, 10**9))
+        engine = Engine(Graph([spec]))
+        engine.handle(Capacity(ShapeId(0), 2), 0.0)
+        engine.handle(WorkerJoined(WorkerId("a"), ShapeId(0)), 0.0)
+        engine.handle(WorkerJoined(WorkerId("b"), ShapeId(0)), 0.0)
+        commands = engine.handle(Reported(WorkerId("b"), LeaseId(1), 50, 100, 100, busy_s=50.0), 50.0)
+        commands += [each for at in range(51, 400, 10) for each in engine.handle(Tick(), float(at))]
+        assert not any(isinstance(each, Grant) for each in commands)  # trials of a batch are no stragglers
+        engine.check_invariants()
+        return [each for each in commands if isinstance(each, Revoke)]
+
+    assert revoked(30) == []
+    (only,) = revoked(20)
+    assert only.stop == 25
