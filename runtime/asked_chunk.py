@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from umbel.runtime.programs import StudyInputs, SweepProgram
 from umbel.runtime.values import value_digest
-from umbel.scheduler.adaptive import GroupStudy
+from umbel.scheduler.adaptive import GroupStudy, KnownTrial, study_seed
 from umbel.scheduler.identity import group_key, trial_keys
 from umbel.scheduler.space import column_name
+from umbel.scheduler.transfer import Borrower, lent_score
 from umbel.storage.columns import booleans, coded, floats, integers
 
 __all__ = ["AskFailed", "AskedChunk"]
@@ -49,6 +50,7 @@ class AskedChunk:
         self._start, self._stop = start, stop
         self._inputs = inputs
         self._study: GroupStudy | None = None
+        self._borrower: Borrower | None = None
         first_of_group = group * program.source.trials
         self.group = group
         self.group_keys = keys
@@ -63,46 +65,58 @@ class AskedChunk:
         #: Whether a trial was suggested by a sampler that did not know what came of all before it.
         self.out_of_order: list[bool] = []
         self._in_order = True
+        self.borrowed_from: list[str | None] = []
         self._columns: list[dict[str, object]] = []
 
     def trials(self) -> Iterator[tuple[object, int]]:
         """The trials' configs (or `AskFailed`) and seeds, each asked for when it is wanted."""
         for number, seed in zip(range(self._start, self._stop), self.seeds, strict=True):
             try:
-                config, key, params, distributions = self._ask(number, seed)
+                config, key, params, distributions, origin = self._ask(number, seed)
             except Exception as error:
-                self._add(None, None, None, {})
+                self._add(None, None, None, None, {})
                 yield AskFailed(error), seed
                 continue
-            self._add(key, params, distributions, _flat(config, self.group_keys))
+            self._add(key, params, distributions, origin, _flat(config, self.group_keys))
             yield config, seed
 
-    def _ask(self, number: int, seed: int) -> tuple[dict[str, object], str, str, str]:
+    def _ask(self, number: int, seed: int) -> tuple[dict[str, object], str, str, str, str | None]:
         if self._study is None:
             self._study = self._take_up()
-        params, distributions = self._study.ask(number)
+        lent = None if self._borrower is None else self._borrower.next()
+        params, distributions = self._study.ask(number, None if lent is None else lent.params)
         config = self._search.config(params, self.group_keys)
         (key,) = trial_keys(self._code, self.data, [config], [seed], value_digest)
-        return config, key, json.dumps(params), distributions
+        return config, key, json.dumps(params), distributions, None if lent is None else lent.origin
 
-    def _add(self, key: str | None, params: str | None, distributions: str | None, columns: dict[str, object]) -> None:
+    def _add(
+        self,
+        key: str | None,
+        params: str | None,
+        distributions: str | None,
+        borrowed_from: str | None,
+        columns: dict[str, object],
+    ) -> None:
         # The columns first: another thread makes rows of as many trials as there are outcomes, which come later.
         self._columns.append(columns)
         self.out_of_order.append(not self._in_order)
         self.keys.append(key)
         self.params.append(params)
         self.distributions.append(distributions)
+        self.borrowed_from.append(borrowed_from)
 
     def leave_out(self) -> None:
         """Take all trials as not asked for: of those that nobody ran, nothing is known but their numbers."""
         for _ in range(self._start, self._stop):
-            self._add(None, None, None, {})
+            self._add(None, None, None, None, {})
 
     def _take_up(self) -> GroupStudy:
         """The group's study, with what is known of its trials."""
         name = group_key(self.group_keys)
         known = self._inputs.known if self._inputs is not None else ()
-        if self._inputs is None or self._inputs.in_order:
+        alone = self._inputs is None or self._inputs.in_order
+        self._borrower = self._make_borrower([trial for trial in known if not alone or trial.number < self._start])
+        if alone:
             study = self._search.study(name, self.group_keys)
             if study.take_up(self._start, known):
                 self._in_order = {trial.number for trial in known}.issuperset(range(self._start))
@@ -116,8 +130,28 @@ class AskedChunk:
     def tell(self, trial: int, values: Sequence[float] | None, pruned_at: int | None = None) -> None:
         """What came of a trial, by its index in the sweep; None: it failed. See `GroupStudy.tell`."""
         number = trial - self.first + self._start
-        if self._study is not None and self.params[trial - self.first] is not None:
-            self._study.tell(number, values, pruned_at)
+        params = self.params[trial - self.first]
+        if self._study is None or params is None:
+            return
+        self._study.tell(number, values, pruned_at)
+        if self._borrower is not None:
+            guided = self.borrowed_from[trial - self.first] is not None
+            self._borrower.saw(json.loads(params), self._score(values, pruned_at), guided=guided)
+
+    def _make_borrower(self, known: Sequence[KnownTrial]) -> Borrower | None:
+        """What chooses configs beside the sampler, having seen what is known; None: nothing does."""
+        if self._inputs is None or self._inputs.portfolio is None:
+            return None
+        seed = study_seed(self._search.source.seed, self._search.source.sweep, group_key(self.group_keys))
+        borrower = Borrower(self._inputs.portfolio, seed, draws=self._search.define is None)
+        for trial in known:
+            if trial.params is not None:
+                score = self._score(trial.values, trial.pruned_at)
+                borrower.saw(trial.params, score, guided=trial.borrowed_from is not None)
+        return borrower
+
+    def _score(self, values: Sequence[float] | None, pruned_at: int | None) -> float:
+        return lent_score(values, pruned_at, self._search.directions[0])
 
     def leave_open(self) -> None:
         """What came of a trial will be known only when it has been tried again: the next ones don't know of it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from umbel.storage.graph_record import NodeRecord
     from umbel.storage.run import Run
 
 __all__ = ["error_line", "print_best", "print_failures", "run_facts"]
@@ -29,7 +30,7 @@ def run_facts(found: Run) -> dict[str, Any]:
             {
                 "name": node["name"],
                 "kind": node["kind"],
-                "size": sizes[node["name"]].size,
+                "size": _size(sizes[node["name"]], rows.num_rows),
                 "done": rows.num_rows,
                 "failed": rows.num_rows - ok,
                 "seconds": pc.sum(rows["seconds"]).as_py() or 0.0,
@@ -45,6 +46,12 @@ def run_facts(found: Run) -> dict[str, Any]:
         **facts,
         "nodes": nodes,
     }
+
+
+def _size(node: NodeRecord, done: int) -> int | None:
+    """How many elements a node was to have; a budget may have been raised since it was recorded."""
+    budgeted = node.sweep is not None and node.sweep.budget is not None and node.sweep.known
+    return max(node.sweep.planned, done) if budgeted and node.sweep is not None else node.size
 
 
 def print_best(found: Run, sweep: str | None, limit: int) -> None:

@@ -66,7 +66,9 @@ class EarlierTrials:
         """
         program = self._plan.programs[sweep]
         assert isinstance(program, SweepProgram)
-        trials, memo = program.source.trials, self._memos[sweep]
+        trials, memo = program.source.trials, self._memos.get(sweep)
+        if memo is None:
+            return
         while start < stop:
             group = start // trials
             end = min(stop, (group + 1) * trials)

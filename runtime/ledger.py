@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from umbel.runtime.asked_chunk import AskedChunk
 from umbel.runtime.best_trials import BestTrials
+from umbel.runtime.budgets import Budgets
 from umbel.runtime.earlier_trials import EarlierTrials
 from umbel.runtime.lease_report import LeaseReport
 from umbel.runtime.literals import Literals
@@ -34,7 +35,7 @@ from umbel.runtime.rows import (
 from umbel.runtime.rungs import RungBook
 from umbel.runtime.shared_memory import SharedCopies
 from umbel.runtime.sizes import Sizes
-from umbel.runtime.study_records import StudyRecords
+from umbel.runtime.study_records import study_records
 from umbel.runtime.values import ValueHandle, item_digest, load_value, store_value
 from umbel.scheduler.blame import GIVEN_UP
 from umbel.scheduler.engine import Restored
@@ -54,6 +55,7 @@ __all__ = ["Ledger"]
 DRIVER = "driver"
 #: Columns of a sweep's segments that a resumed run needs.
 TRIAL_COLUMNS = ("trial", "status", "attempt", "data", "model")
+STUDY_COLUMNS = ("params", "distributions", "steps", "borrowed_from")
 RUNG_COLUMNS = ("steps", "rungs")
 VALUE_COLUMNS = ("element", "status", "attempt", "digest", "format", "size", "length", "payload", "model")
 
@@ -108,10 +110,12 @@ class Ledger:
         self.mentions = Mentions()
         #: Of sweeps with an adaptive search.
         self._studies = {
-            planned.id: StudyRecords(planned.node.source.trials, planned.node.metrics)
+            planned.id: study_records(planned.node)
             for planned in plan.nodes
             if isinstance(planned.node, Sweep) and planned.node.search is not None
         }
+        #: Of sweeps with a budget of their own.
+        self.budgets = Budgets(plan.nodes, lambda node: len(self.sizes.groups(node)))
         self._writer.keep_order([self._folder(planned) for planned in plan.nodes])
 
     # ---- resuming ------------------------------------------------------------------------------------------
@@ -158,7 +162,8 @@ class Ledger:
 
     def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
         if isinstance(planned.node, Sweep):
-            wanted = (*TRIAL_COLUMNS, "params", *(RUNG_COLUMNS if planned.id in self.rungs else ()))
+            studies = STUDY_COLUMNS if planned.id in self._studies else ()
+            wanted = (*TRIAL_COLUMNS, *studies, *(RUNG_COLUMNS if planned.id in self.rungs else ()))
             return lambda names: [n for n in names if n in wanted or n.startswith("metric_")]
         unread = () if planned.consumed else ("payload",)
         return lambda names: [n for n in names if n in VALUE_COLUMNS and n not in unread]
@@ -194,13 +199,22 @@ class Ledger:
             start, stop = start // trials, (stop - 1) // trials + 1
             groups = tuple(self.sizes.groups(planned.id)[start:stop])
             if planned.id in self._studies:
-                study = StudyInputs(whole_blocks, self._studies[planned.id].known(start))
+                study = self._study(planned, start, whole_blocks)
         handles = (
             self._handles(planned, position, start, stop)
             for position, argument in enumerate(node.arguments)
             if argument.kind is not InputKind.AXIS
         )
         return LeaseInputs(tuple(handles), groups, study)
+
+    def _study(self, planned: PlannedNode, group: int, whole_blocks: bool) -> StudyInputs:
+        """What is known of a study, and what others lend it."""
+        assert isinstance(planned.node, Sweep)
+        records, trials = self._studies[planned.id], planned.node.source.trials
+        portfolio = None
+        if records.lending is not None:
+            portfolio = records.lending.portfolio(group, lambda other: self.sizes.group_text(planned, other * trials))
+        return StudyInputs(whole_blocks, records.known(group), portfolio)
 
     def _handles(self, planned: PlannedNode, position: int, start: int, stop: int) -> tuple[ValueHandle, ...]:
         argument, source = planned.node.arguments[position], planned.sources[position]
@@ -254,6 +268,8 @@ class Ledger:
             self.rungs.add_rows(planned.id, rows, restored=restored)
             if planned.id in self._studies:
                 self._studies[planned.id].add(rows)
+            if planned.id in self.budgets:
+                self.budgets.add(planned.id, rows)
         elif planned.consumed:
             self._keep_handles(planned, rows)
 
@@ -279,6 +295,8 @@ class Ledger:
     def fail(self, command: FailElements) -> None:
         """Record elements as failed because of one that they needed."""
         cause = self._plan.nodes[command.cause_node]
+        if command.node in self.budgets:
+            self.budgets.dropped(command.node, command.start, command.stop)
         if isinstance(cause.node, BestNode):
             why = self.best.reason(cause, command.cause_element)
         else:

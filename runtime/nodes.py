@@ -16,6 +16,7 @@ from umbel.scheduler.pareto import Objective, in_words
 from umbel.scheduler.sampling import TrialSource
 
 if TYPE_CHECKING:
+    from umbel.runtime.lending import LentGroup
     from umbel.runtime.pruning import Pruning
     from umbel.runtime.task import Task
     from umbel.storage.run import Run
@@ -147,6 +148,10 @@ class Sweep(Node):
         keep: str,
         search: AdaptiveSearch | None = None,
         pruning: Pruning | None = None,
+        lenders: Sequence[str] = (),
+        lent: Sequence[LentGroup] = (),
+        budget: int | None = None,
+        floor: int = 1,
     ) -> None:
         self.task = task
         self.base_name = name
@@ -164,6 +169,10 @@ class Sweep(Node):
         self.keep = keep
         #: How trials are stopped early, if they are.
         self.pruning = pruning
+        #: The earlier runs that lend configs, and their groups.
+        self.lenders, self.lent = tuple(lenders), tuple(lent)
+        #: Trials of all groups together, and how many each gets first; None: each gets all of its own.
+        self.budget, self.floor = budget, floor
         self.size = None if self.groups is None or self._data_revealed() else len(self.groups) * source.trials
         self.fans_out = True
 

@@ -106,6 +106,12 @@ class Plan:
                 sweep["define"] = fingerprint(node.search.define).digest
             if node.groups is None:  # made of the results of nodes: who reads this record makes them of those too
                 sweep["axes"] = [_axis(key, values) for key, values in node.axes.items()]
+            if node.search is not None and node.search.transfer:
+                sweep["transfer"] = True
+            if node.budget is not None:
+                sweep["budget"], sweep["floor"] = node.budget, node.floor
+            if node.lenders:
+                sweep["transfer_from"] = list(node.lenders)
             if node.pruning is not None:
                 sweep["prune"] = dict(node.pruning.description)
             entry["sweep"] = sweep

@@ -16,6 +16,7 @@ from umbel.scheduler.adaptive import AdaptiveSearch, KnownTrial
 from umbel.scheduler.graph import NodeId
 from umbel.scheduler.pareto import Objective
 from umbel.scheduler.sampling import TrialSource
+from umbel.scheduler.transfer import Portfolio
 
 __all__ = ["InputKind", "LeaseInputs", "Parameter", "Program", "StudyInputs", "SweepProgram", "TaskProgram"]
 
@@ -100,6 +101,8 @@ class StudyInputs:
     #: True: nobody else works on it, so that its trials follow from the seed and the results alone.
     in_order: bool
     known: tuple[KnownTrial, ...] = ()
+    #: What other groups lend it.
+    portfolio: Portfolio | None = None
 
 
 @dataclass(frozen=True, slots=True)

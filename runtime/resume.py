@@ -55,7 +55,7 @@ def _node_differences(name: str, old: Mapping[str, Any], new: Mapping[str, Any],
             found.append(f"{key} of {name!r} was {_short(old.get(key))}, is {_short(new.get(key))}")
     found += _argument_differences(name, old, new)
     old_sweep, new_sweep = old.get("sweep") or {}, new.get("sweep") or {}
-    for key in sorted({*old_sweep, *new_sweep} - {"keep"}):  # whose models are kept changes no result
+    for key in sorted({*old_sweep, *new_sweep} - {"keep", "budget"}):  # these change no result of a trial
         if old_sweep.get(key) != new_sweep.get(key):
             was, now = old_sweep.get(key), new_sweep.get(key)
             found.append(f"{key} of sweep {name!r} {_change(key, was, now)}")

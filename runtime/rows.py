@@ -203,6 +203,10 @@ class TrialRows:
             out_of_order = [each for part, chunk in asked for each in _cut(part, chunk.out_of_order)]
             if any(out_of_order):
                 columns[OUT_OF_ORDER] = booleans(out_of_order)
+            if program.search.transfer:
+                columns["borrowed_from"] = strings(
+                    [each for part, chunk in asked for each in _cut(part, chunk.borrowed_from)]
+                )
         return pa.record_batch(columns)
 
     def _configs(self, parts: Sequence[TrialPart]) -> Iterable[tuple[str, pa.Array]]:

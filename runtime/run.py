@@ -85,7 +85,9 @@ def run(
         progress: None or "auto" (a bar on a terminal, lines elsewhere), "bar", "plain", or "quiet"/False.
         max_failures: stop when more elements than this have failed.
         deadline_s: stop after this many seconds.
-        budget: stop when ``{"trials": n}`` have ended, or ``{"core_seconds": s}`` have been spent in this sitting.
+        budget: stop when ``{"trials": n}`` have ended, or ``{"core_seconds": s}`` have been spent in this sitting. That
+            is a limit on the run, which is "stopped" there and can go on; a budget that is spent where it helps most,
+            after which a sweep is done, is given to `umbel.sweep`.
         fresh: run all trials, even those that an earlier run of the store has done with the same code, data, config and
             seed. Otherwise these are taken over, and ``reused_from`` in the trials table says from where.
         retry_failed: if the run exists, run again what did not end well in it. Otherwise that stays as it is.
@@ -247,18 +249,23 @@ def _carry_out(
 
 
 def _with_memos(plan: Plan, ledger: Ledger, store: Store, record: Mapping[str, Any], *, fresh: bool) -> Graph:
-    """The plan's graph, with the sweeps whose trials an earlier run may have done marked as such."""
+    """The plan's graph, with the sweeps marked of whose trials some need not run: an earlier run may have done them, or
+    a budget does not reach them."""
     specs = list(plan.graph)
     for planned in plan.nodes:
         node = planned.node
+        if planned.id in ledger.budgets:
+            specs[planned.id] = replace(specs[planned.id], recalls=True)
         if not isinstance(node, Sweep) or not node.task.cache:
             continue
         kind: type[Memo | StudyMemo] = Memo
         marked: str | None = plan.code[planned.id].digest
         if node.search is not None:
-            # Which of its trials are pruned depends on when others were heard of, and so does what is suggested next.
+            # Which of its trials are pruned depends on when others were heard of, and so does what is suggested next;
+            # and where groups learn from one another that depends on other groups.
             kind = StudyMemo
-            marked = study_identity(marked or "", node.search, node.metrics) if node.pruning is None else None
+            own = node.pruning is None and not node.search.transfer
+            marked = study_identity(marked or "", node.search, node.metrics) if own else None
         if marked is None:
             continue
         mark_sweep(store.objects, marked, str(record["created"]), str(record["id"]), planned.name)

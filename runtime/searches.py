@@ -63,8 +63,9 @@ def adaptive_search(
     sweep: str,
     trials: int | None,
     objectives: Sequence[Objective],
+    transfer: bool = False,
 ) -> AdaptiveSearch:
-    """The search of a sweep, for which `is_adaptive` is true.
+    """The search of a sweep, for which `is_adaptive` is true, or whose groups learn from one another.
 
     Raises:
         UsageError: ``trials`` is missing or no count, a package is missing, or there are several objectives and the
@@ -105,7 +106,7 @@ def adaptive_search(
             expected='"nsga2", "tpe", "gp", or another sampler for several objectives',
             hint="or one metric that weighs them against each other",
         )
-    return AdaptiveSearch(_label(search), _maker(search), source, directions, define)
+    return AdaptiveSearch(_label(search), _maker(search), source, directions, define, transfer)
 
 
 def _refuses_several(search: Any, space: Space, directions: Sequence[Direction]) -> bool:

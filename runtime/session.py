@@ -25,6 +25,7 @@ from umbel.runtime.programs import LeaseInputs
 from umbel.runtime.progress import Progress, RateMeter, Snapshot
 from umbel.scheduler.engine import Engine
 from umbel.scheduler.graph import NodeId, ShapeId
+from umbel.scheduler.node_state import NodeState
 from umbel.scheduler.protocol import (
     Accept,
     Cancel,
@@ -125,7 +126,12 @@ class Session:
     @property
     def total(self) -> int:
         """Elements of all nodes, as far as it is known how many they have."""
-        return sum(node.size for node in self.engine.nodes)
+        return sum(self._size(node) for node in self.engine.nodes)
+
+    def _size(self, node: NodeState) -> int:
+        if node.spec.id not in self.ledger.budgets:
+            return node.size
+        return self._done(node) if node.finished else self.ledger.budgets.total(node.spec.id)
 
     @property
     def growing(self) -> bool:
@@ -135,7 +141,12 @@ class Session:
     @property
     def done(self) -> int:
         """Elements that have ended."""
-        return sum(len(node.done) for node in self.engine.nodes)
+        return sum(self._done(node) for node in self.engine.nodes)
+
+    def _done(self, node: NodeState) -> int:
+        """Elements of a node that have ended; of a sweep with a budget, those that ran."""
+        budgets = self.ledger.budgets
+        return budgets.done(node.spec.id) if node.spec.id in budgets else len(node.done)
 
     @property
     def finished(self) -> bool:
@@ -221,7 +232,7 @@ class Session:
 
     @property
     def _trials(self) -> int:
-        return sum(len(self.engine.nodes[node].done) for node in self._sweeps)
+        return sum(self._done(self.engine.nodes[node]) for node in self._sweeps)
 
     def check_limits(self) -> None:
         """Stop if a limit of the run is reached."""
@@ -237,12 +248,18 @@ class Session:
 
     def _dispatch(self, event: Event, report: LeaseReport | None) -> None:
         waiting: deque[Event] = deque([event])
-        while waiting:
+        while waiting or self._release(waiting):
             current = waiting.popleft()
             if isinstance(current, WorkerLost):
                 self.ledger.rungs.forget(current.worker)
             for command in self.engine.handle(current, time.monotonic()):
                 self._carry_out(command, report, waiting)
+
+    def _release(self, waiting: deque[Event]) -> bool:
+        """Have trials of sweeps with a budget run, as the budget goes; True if there is anything to tell the engine."""
+        if not self.interrupted:
+            waiting.extend(self.ledger.budgets.answers(self.engine.workers, self.ledger.recall))
+        return bool(waiting)
 
     @property
     def _workers(self) -> Executor:
@@ -266,6 +283,8 @@ class Session:
             case Evaluate(node, start, stop):
                 failed = self.ledger.evaluate(node, start, stop)
                 waiting.append(Evaluated(node, start, stop, failed))
+            case Recall(node, start, stop) if node in self.ledger.budgets:
+                self.ledger.budgets.ready(node, start, stop)
             case Recall(node, start, stop):
                 waiting.append(Recalled(node, start, stop, self.ledger.recall(node, start, stop)))
             case FailElements():

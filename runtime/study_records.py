@@ -1,6 +1,7 @@
 """What is known of the trials of each study of a sweep? The driver keeps it for whoever goes on with one.
 
-A study's trials are forgotten once all of them have ended. It must not know samplers.
+A study's trials are forgotten once all of them have ended, unless other groups learn from them
+(`umbel.runtime.lending`). It must not know samplers.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from umbel.runtime.lending import Lending
+from umbel.runtime.nodes import Sweep
 from umbel.scheduler.adaptive import KnownTrial
 from umbel.storage.columns import int_values, python_values
 from umbel.storage.trial_rows import SUCCEEDED, metric_column
 
-__all__ = ["StudyRecords"]
+__all__ = ["StudyRecords", "study_records"]
+
+
+def study_records(sweep: Sweep) -> StudyRecords:
+    """For the studies of a sweep with an adaptive search."""
+    assert sweep.search is not None
+    lending = Lending(sweep.search, sweep.source.trials, sweep.lent) if sweep.search.transfer else None
+    return StudyRecords(sweep.source.trials, sweep.metrics, lending)
 
 
 class StudyRecords:
@@ -23,9 +33,12 @@ class StudyRecords:
     Args:
         trials: how many a group.
         metrics: what the search is told.
+        lending: what else is told of them, if groups learn from one another.
     """
 
-    def __init__(self, trials: int, metrics: Sequence[str]) -> None:
+    def __init__(self, trials: int, metrics: Sequence[str], lending: Lending | None = None) -> None:
+        #: What other groups learn of them; None: nothing.
+        self.lending = lending
         self._trials = trials
         self._columns = [metric_column(metric) for metric in metrics]
         self._groups: dict[int, dict[int, KnownTrial]] = {}
@@ -36,9 +49,9 @@ class StudyRecords:
         names = rows.schema.names
         columns = [
             python_values(rows.column(name)) if name in names else [None] * rows.num_rows
-            for name in ("status", "params", "steps", *self._columns)
+            for name in ("status", "params", "steps", "borrowed_from", "distributions", *self._columns)
         ]
-        for trial, status, params, steps, *told in zip(
+        for trial, status, params, steps, origin, drawn_from, *told in zip(
             int_values(rows.column("trial")).tolist(), *columns, strict=True
         ):
             group, number = divmod(trial, self._trials)
@@ -47,7 +60,10 @@ class StudyRecords:
             values = tuple(map(float, told)) if None not in told and status in SUCCEEDED else None
             known = self._groups.setdefault(group, {})
             pruned_at = steps if status == "pruned" else None
-            known[number] = KnownTrial(number, None if params is None else json.loads(params), values, pruned_at)
+            decoded = None if params is None else json.loads(params)
+            known[number] = KnownTrial(number, decoded, values, pruned_at, origin)
+            if self.lending is not None:
+                self.lending.add(group, known[number], drawn_from)
             if len(known) == self._trials:
                 del self._groups[group]
                 self._complete.add(group)

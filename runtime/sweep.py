@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from umbel.runtime.fused_batches import Fusion
 from umbel.runtime.nodes import Argument, Elements, Node, Sweep
@@ -15,8 +15,10 @@ from umbel.runtime.programs import InputKind
 from umbel.runtime.pruning import to_pruning
 from umbel.runtime.searches import adaptive_search, is_adaptive, placeholder_space
 from umbel.runtime.sequences import as_sequence
+from umbel.runtime.shared_budget import check_budget, check_one_metric, check_transfer
 from umbel.runtime.spaces import to_space
 from umbel.runtime.task import Task, default_name, signature_of
+from umbel.runtime.transfer_runs import read_lenders
 from umbel.scheduler.adaptive import AdaptiveSearch
 from umbel.scheduler.errors import GraphError, SpaceError, UsageError
 from umbel.scheduler.sampling import Search, TrialSource, rounds_of_grid, validate_search
@@ -24,6 +26,9 @@ from umbel.scheduler.space import Space
 from umbel.storage.layout import check_name
 from umbel.storage.redaction import is_secret_name
 from umbel.storage.trial_rows import OUT_OF_ORDER
+
+if TYPE_CHECKING:
+    from umbel.storage.run import Run
 
 __all__ = ["groups_of", "sweep"]
 
@@ -45,6 +50,7 @@ RESERVED = frozenset(
             "steps",
             "rungs",
             OUT_OF_ORDER,
+            "borrowed_from",
         ),
     }
 )
@@ -66,6 +72,10 @@ def sweep(
     keep: str = "best",
     prune: object = None,
     prune_across: bool = False,
+    transfer: bool = False,
+    transfer_from: Run | Sequence[Run] | None = None,
+    budget: int | None = None,
+    floor: int | None = None,
     name: str | None = None,
 ) -> Sweep:
     """Try many configs of a function in each of many groups.
@@ -99,6 +109,18 @@ def sweep(
             `umbel.Asha`, `umbel.Median`, `umbel.Hyperband`, or any pruner of ``optuna.pruners``. A trial that was
             stopped is the best of its group only if none ran to its end. None: nothing is pruned.
         prune_across: compare trials of all groups, by their ranks in their groups.
+        transfer: let groups learn from one another: every second of a group's first 48 trials is a config that did
+            well in others, or one that these make promising; its own search chooses the others, and sees all. The
+            column ``borrowed_from`` says where each is from. Run by several workers, results depend on which groups
+            were done first; in one process they don't; a trial can be replayed in any case.
+        transfer_from: runs of a store whose groups lend too (`Store.run`): their sweep of the same name, or their only
+            one, over the same space. Implies ``transfer``.
+        budget: how many trials all groups get together. Each gets ``floor`` first; the rest go, in instalments, where
+            most is expected of them (`umbel.scheduler.allocation`), and the sweep is done when they
+            are spent. ``trials`` is then the most that one group may get, 1000 if left out. Running again with a higher
+            budget goes on. (The ``budget`` of `umbel.run` is something else: a limit, at which a run stops before all
+            is done.)
+        floor: how many trials of the budget each group gets first; 10 if left out.
         name: its name in the run; the function's name otherwise.
 
     Raises:
@@ -122,19 +144,30 @@ def sweep(
         )
     axes = _axes(over)
     groups = None if any(isinstance(values, Node) for values in axes.values()) else groups_of(axes)
+    transfer = transfer or transfer_from is not None
+    if transfer or budget is not None:
+        check_one_metric(objectives)
+    if budget is not None or floor is not None:
+        trials, floor = check_budget(budget, floor, trials, None if groups is None else len(groups), search)
     adaptive: AdaptiveSearch | None = None
-    if is_adaptive(search, space):
+    if transfer:
+        check_transfer(search, groups, transfer_from)
+    if transfer or is_adaptive(search, space):
         if task.fusion is not None:
             raise UsageError(
                 f"the function of sweep {name!r} is fused, so its trials run side by side, and this search builds each "
                 "upon those before",
-                got=f"search={search!r}" if not callable(space) else "a function that defines the space",
+                got=f"search={search!r}{', transfer' if transfer else ''}"
+                if not callable(space)
+                else "a function that defines the space",
                 expected='search="random", "grid" or "tune"',
                 hint="or a function of one trial, without @umbel.fused",
             )
         defined = placeholder_space() if space is None else space if callable(space) else to_space(space)
         _check_names(defined if isinstance(defined, Space) else placeholder_space(), list(axes))
-        adaptive = adaptive_search(search, defined, seed=int(seed), sweep=name, trials=trials, objectives=objectives)
+        adaptive = adaptive_search(
+            search, defined, seed=int(seed), sweep=name, trials=trials, objectives=objectives, transfer=transfer
+        )
         source = adaptive.source
     else:
         converted = to_space(space)
@@ -145,6 +178,7 @@ def sweep(
         if search == "tune":
             count = validate_search(converted, search, rounds_of_grid(converted, count))
         source = TrialSource(converted, cast(Search, search), int(seed), name, count)  # validate_search has checked it
+    lenders, lent = read_lenders(transfer_from, name, adaptive, objectives[0]) if adaptive is not None else ((), ())
     arguments = () if data is None else (_data_argument(data, None if groups is None else len(groups), over),)
     _check_signature(task, bool(arguments))
     arguments += tuple(
@@ -161,6 +195,10 @@ def sweep(
         keep=keep,
         search=adaptive,
         pruning=pruning,
+        lenders=lenders,
+        lent=lent,
+        budget=budget,
+        floor=floor or 1,
     )
 
 

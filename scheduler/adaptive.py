@@ -40,6 +40,7 @@ __all__ = [
     "NamedSampler",
     "check_fits",
     "config_of",
+    "param_of",
     "study_seed",
     "to_distributions",
 ]
@@ -114,6 +115,8 @@ class KnownTrial:
     values: tuple[float, ...] | None
     #: The step at which it was pruned; None: it was not.
     pruned_at: int | None = None
+    #: Where its config is from, if not from the sampler (`umbel.scheduler.transfer`).
+    borrowed_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class AdaptiveSearch:
     directions: tuple[Direction, ...]
     #: None: the space of `source` is searched.
     define: Define | None = None
+    #: True: groups lend one another their good configs.
+    transfer: bool = False
     #: Optuna's distributions by the names of the dimensions; none if `define` says.
     distributions: dict[str, BaseDistribution] = field(init=False, repr=False, compare=False)
     #: The same as JSON, as it is recorded with each trial.
@@ -169,13 +174,19 @@ class GroupStudy:
         optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
         self._open: dict[int, Trial] = {}
 
-    def ask(self, number: int) -> tuple[dict[str, Any], str]:
+    def ask(self, number: int, borrowed: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], str]:
         """The params of the next trial, and the distributions that they are from, as JSON.
+
+        Args:
+            number: of the trial.
+            borrowed: params that are not the sampler's; of what they lack it says the rest.
 
         Raises:
             Exception: whatever the sampler or the user's function raises.
         """
         define = self._search.define
+        if borrowed is not None:
+            self._study.enqueue_trial(dict(borrowed))
         if define is None:
             trial = self._study.ask(self._search.distributions)
             drawn_from = self._search.distributions_text
@@ -212,8 +223,9 @@ class GroupStudy:
         """
         by_number = {trial.number: trial for trial in known}
         for number in range(before):
-            params, _ = self.ask(number)
             held = by_number.get(number)
+            borrowed = held is not None and held.borrowed_from is not None
+            params, _ = self.ask(number, held.params if held is not None and borrowed else None)
             if held is None:
                 continue  # it runs elsewhere
             if held.params is not None and not _equal(params, held.params):
@@ -224,8 +236,7 @@ class GroupStudy:
     def put(self, known: Sequence[KnownTrial]) -> None:
         """Add trials with the params that are on record."""
         for trial in sorted(known, key=lambda each: each.number):
-            self._study.enqueue_trial(dict(trial.params or {}))
-            self.ask(trial.number)
+            self.ask(trial.number, trial.params or {})
             self.tell(trial.number, trial.values, trial.pruned_at)
 
 
@@ -339,6 +350,22 @@ def _value_of(domain: Domain, param: Any) -> object:
     if isinstance(domain, Choice) and _by_place(domain):
         return copy.deepcopy(domain.values[param])
     return param
+
+
+def param_of(domain: Domain, stored: Any, text_of: Callable[[object], str]) -> tuple[Any] | None:
+    """The param that stands for a value as a column of configs has it, in a tuple; None: the domain has no such value.
+
+    Args:
+        domain: what it is from.
+        stored: the value; of what is not plain its text.
+        text_of: makes that text of a value.
+    """
+    if stored is None or not isinstance(domain, Choice):
+        return None if stored is None else (stored,)
+    for place, value in enumerate(domain.values):
+        if value is stored or text_of(value) == text_of(stored):
+            return (place if _by_place(domain) else value,)
+    return None
 
 
 def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

@@ -94,7 +94,8 @@ class NodeSpec:
     in_order: bool = False
     #: True: its elements count against the engine's allowance, if there is one.
     counts: bool = False
-    #: True: before elements that are ready are granted, `Recall` asks which of them an earlier run has done.
+    #: True: before elements that are ready are granted, `Recall` asks which of them are to run: not those that an
+    #: earlier run has done, nor those that a budget does not reach.
     recalls: bool = False
     #: None: elements are run one by one.
     batched: Batched | None = None

@@ -119,7 +119,7 @@ class GraphState:
             self._make_pending(node, shape, start, stop)
         self.queue(node)
         for start, stop in event.found:
-            if self.allowance is not None and node.spec.counts:
+            if self.allowance is not None and node.spec.counts and event.counts:
                 self.allowance = max(0, self.allowance - (stop - start))
             self.settle(node, start, stop, [])
 

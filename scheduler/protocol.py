@@ -144,12 +144,17 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Which of the elements ``[start, stop)`` need not run, because their results are known already."""
+    """Which of the elements ``[start, stop)`` need not run, because their results are known already.
+
+    It may answer a part of what `Recall` asked about; the others wait for theirs.
+    """
 
     node: NodeId
     start: int
     stop: int
     found: tuple[tuple[int, int], ...]
+    #: False: no results are known of those found, they are just not to run; they don't count against an allowance.
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

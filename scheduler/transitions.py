@@ -80,9 +80,9 @@ class Transition:
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.WAITING, State.PENDING, INPUTS, "inputs are there"),
-    Transition(State.WAITING, State.RECALLING, (Recall,), "inputs are there, and an earlier run may have its result"),
-    Transition(State.RECALLING, State.PENDING, (Recalled,), "no run has it"),
-    Transition(State.RECALLING, State.DONE, (Recalled,), "an earlier run has it"),
+    Transition(State.WAITING, State.RECALLING, (Recall,), "inputs are there, and perhaps it need not run"),
+    Transition(State.RECALLING, State.PENDING, (Recalled,), "no run has it, and it is to run"),
+    Transition(State.RECALLING, State.DONE, (Recalled,), "an earlier run has it, or it is not to run"),
     Transition(State.WAITING, State.EVALUATED, (Evaluate,), "inputs are there, and the driver is to evaluate it"),
     Transition(State.WAITING, State.FAILED, (FailElements,), "an input failed that it needs"),
     Transition(State.EVALUATED, State.DONE, (Evaluated,), "evaluated"),

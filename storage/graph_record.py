@@ -35,6 +35,13 @@ class SweepRecord:
     known: bool = True
     #: For each group key the node that brings its values, or None and the values.
     axes: tuple[tuple[str | None, tuple[Any, ...]], ...] = ()
+    #: Trials of all groups together, if the sweep has a budget; `trials` is then the most that one group may get.
+    budget: int | None = None
+
+    @property
+    def planned(self) -> int:
+        """Trials that were to run; 0 while the groups are not known."""
+        return self.size if self.budget is None else min(self.size, self.budget)
 
     @property
     def metric(self) -> str:
@@ -48,7 +55,7 @@ class SweepRecord:
 
     @property
     def size(self) -> int:
-        """Trials in all groups; 0 while these are not known."""
+        """Trials in all groups, of which a budget may reach some only; 0 while these are not known."""
         return max(1, len(self.groups)) * self.trials if self.known else 0
 
 
@@ -196,6 +203,7 @@ def _sweep(name: str, sweep: Mapping[str, Any]) -> SweepRecord:
         trials=int(sweep["trials"]),
         objectives=_objectives(sweep["metric"], sweep["mode"]),
         known=sweep.get("axes") is None,
+        budget=None if sweep.get("budget") is None else int(sweep["budget"]),
         axes=tuple((axis.get("node"), tuple(axis.get("values") or ())) for axis in sweep.get("axes") or ()),
     )
 

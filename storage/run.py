@@ -162,7 +162,9 @@ class Run(RunOrigins):
         Returns:
             Columns: run, sweep, trial, the group keys, config_…, metric_…, status, error, attempt, seed, started,
             seconds, host, worker, code, data, key, model (a digest, see `load_model`), model_at (its place in a pack),
-            reused_from ("run/sweep/trial" of an earlier run whose result was taken over, or null).
+            reused_from ("run/sweep/trial" of an earlier run whose result was taken over, or null). If groups learn from
+            one another, borrowed_from: the trial that first tried the config ("country=DEU/1234", or "run/sweep/trial"
+            of an earlier run), "model" if it was chosen by what all groups say, or null.
 
         Raises:
             NotFoundError: the run has no such sweep, or several to choose from.

@@ -264,7 +264,7 @@ class Store:
             created=str(record.get("created", "")),
             user=str(record.get("user", "")),
             nodes=len(graph.nodes),
-            trials=sum(sweep.size for sweep in graph.sweeps.values()),
+            trials=sum(sweep.planned for sweep in graph.sweeps.values()),
         )
 
 

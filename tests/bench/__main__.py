@@ -31,6 +31,7 @@ from tests.bench import (
     resume,
     simulator,
     startup,
+    transfer,
     values,
 )
 from tests.bench.isolation import Isolated, PartError
@@ -54,6 +55,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "reads": (reads.measure, reads.LIMIT_S),
     "adaptive": (adaptive.measure, adaptive.LIMIT_S),
     "pruning": (pruning.measure, pruning.LIMIT_S),
+    "transfer": (transfer.measure, transfer.LIMIT_S),
     "fused": (fused.measure, fused.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
