@@ -41,7 +41,7 @@ def submit_job(
     ],
     address: AddressOption,
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGS]", help="For the script, or for `umbel run`.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="After `--`: for the script, or for `umbel run`.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The job's name, and the run's; default: the file's.")] = None,
     store: Annotated[
@@ -69,9 +69,9 @@ def submit_job(
 ) -> None:
     """Run a file of this machine on a Ray cluster, as a job; the same again goes on with it.
 
-    The project goes along without what .gitignore names, and Umbel, if the cluster has another. Status: the job's
-    own, as of `umbel run`; 75 also if it was killed, stopped or lost, or the cluster does not answer; 130 Ctrl-C,
-    which detaches and leaves the job alone.
+    The project goes along without what .gitignore names, and Umbel, if the cluster has another.
+
+    Status: the job's own, as of `umbel run`; 75 also if it was killed, stopped or lost, or nobody answers; 130 Ctrl-C.
     """
     import os
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import ClusterUnavailableError, ExecutorError, UsageError
@@ -101,9 +102,14 @@ def spoken(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        missing = "required" in str(error)
+        if "Authentication failed" in error.message:
+            what = "the cluster refuses the token"
+        elif "Authentication required" in error.message:
+            what = "the cluster asks for a token, and none was sent"
+        else:  # Ray has looked for one before it asked the cluster
+            what = "token authentication is on, but there is no token"
         raise UsageError(
-            f"the cluster {'asks for a token, and none was sent' if missing else 'refuses the token'}",
+            what,
             got=f"{address}, {_token_source()}",
             expected="the token that the cluster was started with",
             hint="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds it (or RAY_AUTH_TOKEN)",
@@ -147,7 +153,8 @@ def _token_source() -> str:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         if os.environ.get(name):
             return f"RAY_AUTH_MODE={mode}, {name} is set"
-    return f"RAY_AUTH_MODE={mode}, neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set"
+    there = "is there" if Path("~/.ray/auth_token").expanduser().is_file() else "is not there"
+    return f"RAY_AUTH_MODE={mode}, neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set, ~/.ray/auth_token {there}"
 
 
 def _short(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.cluster.job_client import spoken
 from umbel.scheduler.errors import ClusterUnavailableError, NotFoundError
+from umbel.storage.redaction import redact_url
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -56,10 +57,10 @@ def outcome(details: Any) -> Outcome | None:
         return None
     code = details.driver_exit_code
     if code is None:
-        what = " ".join(str(details.message or "for an unknown reason").split())
+        what = _reason(str(details.message or "for an unknown reason"))
         if details.error_type in _LASTING:
-            return Outcome(1, f"could not be started: {_ending(what)}")
-        return Outcome(RETRY, f"lost; the same command again goes on with it: {_ending(what)}")
+            return Outcome(1, f"could not be started: {what}")
+        return Outcome(RETRY, f"lost; the same command again goes on with it: {what}")
     number = -code if code < 0 else code - 128 if 128 < code < 128 + 65 else 0
     if number and code != 130:
         return Outcome(RETRY, f"ended by signal {number}; the same command again goes on with it")
@@ -167,5 +168,8 @@ async def _follow(client: JobSubmissionClient, address: str, job: str, show: Cal
         await asyncio.sleep(_POLL_S)
 
 
-def _ending(text: str, length: int = 400) -> str:
+def _reason(message: str, length: int = 400) -> str:
+    """What a long message says: its lines that are errors, else its end; without credentials in URLs."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = redact_url(" ".join([line for line in lines if line.startswith("ERROR")] or lines))
     return text if len(text) <= length else f"… {text[-length:]}"

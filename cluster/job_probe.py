@@ -44,7 +44,7 @@ def probe(requirements: list[str]) -> dict[str, Any]:
     """What is there, as JSON can say it.
 
     Args:
-        requirements: of Umbel, as ``numpy>=1.26``; those that are not met are given back. Ray's is left out.
+        requirements: of Umbel, as ``numpy>=1.26``; what is not met is given back, but for Ray itself.
     """
     found = util.find_spec("umbel")
     origin = found.origin if found is not None else None
@@ -52,18 +52,27 @@ def probe(requirements: list[str]) -> dict[str, Any]:
         "python": list(sys.version_info[:2]),
         "ray": _version("ray"),
         "umbel": package_digest(Path(origin).parent) if origin is not None else None,
-        "missing": [text for text in requirements if not _is_met(text)],
+        "missing": list(dict.fromkeys(found for text in requirements for found in _missing(text))),
     }
 
 
-def _is_met(text: str) -> bool:
+def _missing(text: str) -> list[str]:
+    """The requirement, if it is not met; else what its extras require and is not met."""
     from packaging.requirements import Requirement
 
-    requirement = Requirement(text)
-    if requirement.name == "ray" or (requirement.marker is not None and not requirement.marker.evaluate()):
-        return True
-    version = _version(requirement.name)
-    return version is not None and requirement.specifier.contains(version, prereleases=True)
+    asked = Requirement(text)
+    if asked.marker is not None and not asked.marker.evaluate():
+        return []
+    version = _version(asked.name)
+    if version is None or not asked.specifier.contains(version, prereleases=True):
+        return [] if asked.name == "ray" else [text]
+    found: list[str] = []
+    for inner in map(Requirement, metadata.requires(asked.name) or [] if asked.extras else []):
+        marker = inner.marker
+        if marker is not None and any(marker.evaluate({"extra": extra}) for extra in asked.extras):
+            inner.marker = None  # it holds
+            found += _missing(str(inner))
+    return found
 
 
 def _version(package: str) -> str | None:

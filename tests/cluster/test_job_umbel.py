@@ -69,7 +69,16 @@ def test_a_cluster_with_another_umbel_is_recognised(tmp_path: Path) -> None:
 
 def test_requirements_that_are_missing_are_named() -> None:
     code = probe_command()[2]
-    asked = json.dumps(["numpy>=1.26", "numpy>=999", "no-such-package>=1", "absent; python_version < '3'", "ray<1"])
+    asked = json.dumps(
+        [
+            "numpy>=1.26",
+            "numpy>=999",
+            "no-such-package>=1",
+            "absent; python_version < '3'",
+            "ray<1",
+            "ray[default,tune]",
+        ]
+    )
     said = subprocess.run([sys.executable, "-c", code, asked], capture_output=True, text=True, check=True).stdout
     assert json.loads(said.removeprefix(MARK))["missing"] == ["numpy>=999", "no-such-package>=1"]
 
@@ -100,3 +109,15 @@ def test_a_python_that_can_not_run_umbel_is_refused(python: list[int], ray: str 
     with pytest.raises(UsageError, match="can't run Umbel") as refused:
         read_answer(f"{MARK} {json.dumps({'python': python, 'ray': ray, 'umbel': None, 'missing': []})}")
     assert said in str(refused.value.got)
+
+
+def test_requirements_of_extras_are_looked_at_too(tmp_path: Path) -> None:
+    described = tmp_path / "thing-1.0.dist-info"
+    described.mkdir()
+    wanted = ["numpy", "absent>=2; extra == 'x'", "other; extra == 'y'", "gone; python_version < '3' and extra == 'x'"]
+    lines = ["Metadata-Version: 2.1", "Name: thing", "Version: 1.0", *(f"Requires-Dist: {text}" for text in wanted)]
+    (described / "METADATA").write_text("\n".join(lines) + "\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", probe_command()[2], json.dumps(["thing[x]>=1"])]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said.removeprefix(MARK))["missing"] == ["absent>=2"]
