@@ -7,7 +7,7 @@ like the runtime's, commands import what they need when they run, so that `umbel
 
 from __future__ import annotations
 
-from umbel.cluster import cli_jobs, cli_manifest, cli_serve
+from umbel.cluster import cli_jobs, cli_manifest, cli_serve, cli_top
 from umbel.runtime.cli import app, main
 
 __all__ = ["app", "main"]
@@ -15,3 +15,4 @@ __all__ = ["app", "main"]
 cli_jobs.register(app)
 cli_manifest.register(app)
 cli_serve.register(app)
+cli_top.register(app)

@@ -35,6 +35,14 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again what failed before in this run.")
     ] = False,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=V,…",
+            help="Its part in a shared cluster, as tenant=climate,weight=2,priority=1,minimum.CPU=8,cap.GPU=4,"
+            "preemptible=true; or off. Default: $UMBEL_SHARE.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the graph in a Python file, or go on with the run of that name.
@@ -45,8 +53,10 @@ def run(
     from umbel.runtime.cli_views import print_best, run_facts
     from umbel.runtime.ray_cluster import own_connection
     from umbel.runtime.run import run as run_graph
+    from umbel.runtime.share import Share
 
     limits = _budget(budget or [])
+    part = None if share is None else Share.parse(share) or False
     with keep_for_answer(as_json) as answer, own_connection():
         found = open_target(target)
         ended = run_graph(
@@ -62,6 +72,7 @@ def run(
             budget=limits,
             fresh=fresh,
             retry_failed=retry_failed,
+            share=part,
         )
         facts = run_facts(ended) if as_json else {"status": ended.status}
         if as_json:

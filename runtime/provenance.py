@@ -28,7 +28,7 @@ from umbel.runtime.environment import environment
 from umbel.storage.redaction import redact, redact_argv, redact_url
 from umbel.storage.store import Store
 
-__all__ = ["Repository", "describe_process", "repository"]
+__all__ = ["Repository", "describe_process", "repository", "user"]
 
 #: Bytes of a diff that are kept.
 DIFF_LIMIT_BYTES = 2**20
@@ -73,7 +73,7 @@ def describe_process(store: Store, files: Iterable[Path]) -> dict[str, Any]:
     """
     packages_here = environment()
     described: dict[str, Any] = {
-        "user": _user(),
+        "user": user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": redact_argv(sys.argv),
@@ -173,7 +173,8 @@ def _ray_job() -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of the user that this process runs as."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -16,11 +16,21 @@ from typing import Any
 
 from umbel.runtime.plan import Plan
 from umbel.runtime.programs import LeaseInputs
-from umbel.runtime.ray_cluster import connect, is_scaling, nothing_fits, object_store_bytes, resources_text, slots
+from umbel.runtime.ray_cluster import (
+    connect,
+    is_scaling,
+    nothing_fits,
+    object_store_bytes,
+    ray_amounts,
+    resources_text,
+    slots,
+)
+from umbel.runtime.ray_workers import actor_options, cause_of_death
 from umbel.runtime.rungs import RungBook
 from umbel.runtime.session import Session
+from umbel.runtime.share import Share
 from umbel.runtime.shared_memory import SHARE
-from umbel.runtime.task import Resources
+from umbel.runtime.sharing import AHEAD, TELL_EVERY_S, Sharing
 from umbel.runtime.worker import GrantLease, RevokeLease, Worker, WorkerCommand, WorkerSetup
 from umbel.scheduler.errors import ExecutorError, StoreError
 from umbel.scheduler.graph import ShapeId
@@ -42,8 +52,6 @@ START_ATTEMPTS = 4
 FLUSH_S = 1.5
 #: Seconds between two looks at how many workers there can be.
 LOOK_EVERY_S = 1.0
-#: Workers asked for beyond those that joined, to have the cluster grow; more once more have come.
-AHEAD = 4
 #: Seconds of waiting without any worker coming after which no more are expected.
 GIVE_UP_S = 20.0
 
@@ -73,14 +81,30 @@ class RayExecutor:
         run_id: the run.
         address: the cluster to join; see `umbel.runtime.ray_cluster.connect`.
         workers: most workers of each shape; None: as many as fit on the cluster.
+        share: its part in a cluster that was joined; None: it takes what it can get.
+        share_own: also in one that this process started.
     """
 
-    def __init__(self, plan: Plan, objects: ObjectStore, run_id: str, address: str | None, workers: int | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        objects: ObjectStore,
+        run_id: str,
+        address: str | None,
+        workers: int | None,
+        share: Share | None = None,
+        *,
+        share_own: bool = False,
+    ) -> None:
         self._plan = plan
         self._objects = objects
         self._run_id = run_id
         self._address = address
         self._limit = workers
+        self._share = share
+        self._share_own = share_own
+        #: The word with those that share the cluster, if any may.
+        self._sharing: Sharing | None = None
         self._answers: queue.SimpleQueue[tuple[WorkerId, _Call, Future[Any]] | None] = queue.SimpleQueue()
         self._members: dict[WorkerId, _Member] = {}
         self._dirty: dict[WorkerId, None] = {}
@@ -122,6 +146,8 @@ class RayExecutor:
                 finally:
                     for worker in list(self._members):
                         self._kill(worker)
+                    if self._sharing is not None:
+                        self._sharing.leave()
 
     def _loop(self, session: Session) -> None:
         session.attach(self)
@@ -140,6 +166,10 @@ class RayExecutor:
             self._fitting[shape] = slots(resources)
             if self._fixed and not self._fitting[shape]:
                 raise nothing_fits(resources)
+        if self._share is not None and (self._share_own or not self._fixed):
+            needs = {shape: ray_amounts(resources) for shape, resources in self._plan.shapes.items()}
+            wake = functools.partial(self._answers.put, None)
+            self._sharing = Sharing(self._share, self._run_id, needs, wake)
         self._actor_class = ray.remote(Worker)
         programs = list(self._plan.programs.values())
         self._setup = ray.put(WorkerSetup.of_this_process(programs, self._objects, self._run_id))
@@ -150,28 +180,44 @@ class RayExecutor:
         On a cluster that we joined, some more are asked for than fit at present: Ray's autoscaler starts nodes for
         actors that wait. If none come, only one is left waiting. The ask ends with the actors, or with this process.
         """
-        now = time.monotonic()
-        if now < self._next_look:
+        now, sharing = time.monotonic(), self._sharing
+        if now < self._next_look and (sharing is None or not sharing.news):
             return
-        self._next_look = now + LOOK_EVERY_S
+        self._next_look = now + (LOOK_EVERY_S if sharing is None else TELL_EVERY_S)
         session.ledger.copies.limit_bytes = SHARE * object_store_bytes()
+        joined = {shape: self._joined(shape) for shape in self._plan.shapes}
+        possible: dict[ShapeId, int] = {}
+        given_up: dict[ShapeId, bool] = {}
         for shape, resources in self._plan.shapes.items():
-            joined = sum(member.joined for member in self._members.values() if member.shape == shape)
-            waits_s = self._waits_s(shape, joined, now)
-            if waits_s > GIVE_UP_S and not joined and not is_scaling():
+            waits_s = self._waits_s(shape, joined[shape], now)
+            given_up[shape] = waits_s > GIVE_UP_S
+            if given_up[shape] and not joined[shape] and not is_scaling():
                 self._fitting[shape] = slots(resources)
                 if not self._fitting[shape]:
                     raise nothing_fits(resources)
                 session.say_waiting(f"workers wait for {resources_text(resources)}, which others hold")
             capacity = self._fitting[shape]
             if not self._fixed:
-                ahead = 1 if waits_s > GIVE_UP_S else max(AHEAD, joined)
-                capacity = max(capacity, joined + ahead)
-            if self._limit is not None:
-                capacity = min(capacity, self._limit)
+                capacity = max(capacity, joined[shape] + (1 if given_up[shape] else max(AHEAD, joined[shape])))
+            possible[shape] = capacity if self._limit is None else min(capacity, self._limit)
+        wanted = {shape: min(possible[shape], session.engine.outstanding(shape)) for shape in possible}
+        if sharing is not None:
+            sharing.tell(wanted, joined, {shape: self._alive(shape) - joined[shape] for shape in joined})
+        for shape, most in possible.items():
+            capacity = most
+            if sharing is not None:
+                capacity = sharing.bound(shape, most, wanted[shape], given_up=given_up[shape])
+                if wanted[shape] and not capacity:
+                    session.say_waiting("no worker for now: others are before this run (umbel top shows who)")
             if capacity != self._capacity.get(shape):
                 self._capacity[shape] = capacity
-                session.handle(Capacity(shape, capacity))
+                session.handle(Capacity(shape, capacity, self._share is not None and self._share.preemptible))
+
+    def _alive(self, shape: ShapeId) -> int:
+        return sum(member.shape == shape for member in self._members.values())
+
+    def _joined(self, shape: ShapeId) -> int:
+        return sum(member.joined for member in self._members.values() if member.shape == shape)
 
     def _waits_s(self, shape: ShapeId, joined: int, now: float) -> float:
         """How long workers of a shape have been waiting without any that joined or left."""
@@ -238,14 +284,13 @@ class RayExecutor:
         return member
 
     def _refill(self, shape: ShapeId) -> None:
-        alive = sum(member.shape == shape for member in self._members.values())
-        for _ in range(min(self._wanted.get(shape, 0), self._capacity.get(shape, 0)) - alive):
+        for _ in range(min(self._wanted.get(shape, 0), self._capacity.get(shape, 0)) - self._alive(shape)):
             self._start_worker(shape)
 
     def _start_worker(self, shape: ShapeId) -> None:
         self._started += 1
         worker = WorkerId(f"w{self._started}")
-        options = _actor_options(self._plan.shapes[shape])
+        options = actor_options(self._plan.shapes[shape])
         member = _Member(shape, self._actor_class.options(**options).remote(self._setup, worker))
         self._members[worker] = member
         self._ask(worker, _Call.HELLO, member.actor.hello.remote())
@@ -320,8 +365,8 @@ class RayExecutor:
         if not isinstance(error, ActorDiedError):  # only out of sight, or its answer was: it must not come back
             ray.kill(member.actor, no_restart=True)
         if member.joined:
-            session.handle(WorkerLost(worker, _cause(error)))
-        elif _cause(error) is LossCause.CRASHED:
+            session.handle(WorkerLost(worker, cause_of_death(error)))
+        elif cause_of_death(error) is LossCause.CRASHED:
             self._failed_starts += 1
             if self._failed_starts >= max(START_ATTEMPTS, len(self._members)):
                 raise ExecutorError(
@@ -345,36 +390,3 @@ class RayExecutor:
 
 
 _EXPECTED = "a worker that can import what the graph's functions need"
-
-
-def _cause(error: Any) -> LossCause:
-    """Who is to blame for a worker's death, as far as Ray tells."""
-    from ray.exceptions import ActorUnavailableError, ObjectLostError
-
-    # A process that dies on a live node is known to be dead within a second. If Ray can only say that it can't be
-    # reached, it is the node or the network; and large answers lie on the worker's node and are lost with it.
-    unreachable = isinstance(error, (ActorUnavailableError, ObjectLostError))
-    text = str(error)
-    if unreachable or getattr(error, "preempted", False) or "node has died" in text or "node was terminated" in text:
-        return LossCause.PREEMPTED
-    return LossCause.CRASHED
-
-
-def _actor_options(resources: Resources) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-        # One thread waits in a poll while others take commands.
-        "max_concurrency": 4,
-        # Ray's own events would cost more than a short lease.
-        "enable_task_events": False,
-    }
-    if resources.memory_bytes:
-        options["memory"] = resources.memory_bytes
-    if resources.custom:
-        options["resources"] = dict(resources.custom)
-    if resources.labels:
-        options["label_selector"] = dict(resources.labels)
-    return options

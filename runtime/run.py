@@ -27,6 +27,7 @@ from umbel.runtime.ray_executor import RayExecutor
 from umbel.runtime.recording import modules_of, record_programs, source_files
 from umbel.runtime.resume import check_same
 from umbel.runtime.session import Session
+from umbel.runtime.share import Share, share_of
 from umbel.runtime.study_identity import study_identity
 from umbel.scheduler.engine import Engine, Restored
 from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
@@ -71,6 +72,7 @@ def run(
     budget: Mapping[str, float] | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    share: Share | bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run a graph and wait for it. If a run of this name exists in the store, it is resumed.
@@ -91,6 +93,9 @@ def run(
         fresh: run all trials, even those that an earlier run of the store has done with the same code, data, config and
             seed. Otherwise these are taken over, and ``reused_from`` in the trials table says from where.
         retry_failed: if the run exists, run again what did not end well in it. Otherwise that stays as it is.
+        share: this run's part in a Ray cluster that it joins, where other runs may be: tenant, weight, priority and
+            bounds. Default: ``$UMBEL_SHARE``, else ``[tool.umbel.share]`` of pyproject.toml, else equal shares for
+            users. False: it takes what it can get. Given here, it counts on a cluster that this process started, too.
         storage_options: for fsspec, such as endpoint and credentials.
 
     Returns:
@@ -128,6 +133,7 @@ def run(
             hint="or bind the inner work into the outer graph",
         )
     limits = Limits.of(max_failures, deadline_s, budget)
+    part = share_of(share)
     run_id = name if name is not None else _generated_name()
     check_name("run", run_id)
     plan = make_plan(target)
@@ -147,7 +153,7 @@ def run(
         if record is None:
             record = _record(run_id, graph, plan, files, opened, about())
             opened.create_run(record)
-        how = _How(executor, address, workers, limits, fresh, retry_failed)
+        how = _How(executor, address, workers, limits, fresh, retry_failed, part, isinstance(share, Share))
         reason = _carry_out(plan, literals, opened, record, ownership, shown, how, started, about)
     except BaseException as error:
         reasons = {RunInterrupted: "interrupted", KeyboardInterrupt: "interrupted", RunStoppedError: "stopped"}
@@ -178,6 +184,9 @@ class _How:
     limits: Limits
     fresh: bool
     retry_failed: bool
+    share: Share | None
+    #: Whether it was asked for by the run's own argument.
+    share_asked: bool
 
 
 def _carry_out(
@@ -213,7 +222,9 @@ def _carry_out(
             if how.executor == "inline":
                 InlineExecutor(plan, store.objects, run_id).run(session)
             else:
-                RayExecutor(plan, store.objects, run_id, how.address, how.workers).run(session)
+                RayExecutor(
+                    plan, store.objects, run_id, how.address, how.workers, how.share, share_own=how.share_asked
+                ).run(session)
         session.check_limits()
         shown.update(session.snapshot())
     except BaseException:

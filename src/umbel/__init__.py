@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from umbel.runtime.results import Best, Result
     from umbel.runtime.run import run
     from umbel.runtime.served import record_outcomes
+    from umbel.runtime.share import Share
     from umbel.runtime.sql import read_sql
     from umbel.runtime.sweep import sweep
     from umbel.runtime.task import Task, task
@@ -81,6 +82,7 @@ _HOMES = {
     "umbel.runtime.results": "Best Result",
     "umbel.runtime.run": "run",
     "umbel.runtime.served": "record_outcomes",
+    "umbel.runtime.share": "Share",
     "umbel.runtime.sql": "read_sql",
     "umbel.runtime.sweep": "sweep",
     "umbel.runtime.task": "Task task",
@@ -122,6 +124,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "Tuner",
     # running and reading
     "run",
+    "Share",
     "Run",
     "open_store",
     "Store",
