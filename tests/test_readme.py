@@ -53,9 +53,10 @@ def test_every_python_snippet_runs(
         if (kind, language) == ("tested", "python"):
             (tmp_path / "snippet.py").write_text(text)
             outputs.append(run_here(sys.executable, "snippet.py", **s3_server.environment).stdout)
-    quickstart, pipeline, fused, tuned, on_s3, *tables, facts = outputs
+    quickstart, pipeline, fused, tuned, learned, on_s3, *tables, facts = outputs
     assert "north" in fused
     assert "south" in fused
+    assert "borrowed_from" in learned
     assert on_s3.split("squares ")[-1].strip() == "[1, 4, 9]"
     assert pipeline.startswith("total 4")
     assert tuned.startswith("100 {")
