@@ -150,7 +150,9 @@ class ClusterModel:
             case Recall(node, start, stop):
                 known = [element for element in range(start, stop) if self.behaviour.known(node, element)]
                 self.recalled.update((node, element) for element in known)
-                return [Recalled(node, start, stop, tuple((element, element + 1) for element in known))]
+                middle = (start + stop + 1) // 2  # an answer may come in parts, the last first
+                parts = [part for part in ((middle, stop), (start, middle)) if part[0] < part[1]]
+                return [Recalled(node, a, b, tuple((e, e + 1) for e in known if a <= e < b)) for a, b in parts]
             case FailElements(node, start, stop, cause_node, cause_element):
                 for element in range(start, stop):
                     assert (node, element) not in self.failed_upstream
