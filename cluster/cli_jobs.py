@@ -94,7 +94,7 @@ def submit_job(
     try:
         found = submit(request, url, _tell)
     except KeyboardInterrupt:
-        _tell("interrupted before anything was submitted")
+        _tell(f"interrupted; whether the job was submitted, this tells: umbel jobs --address {url}")
         raise typer.Exit(130) from None
     if not follow:
         typer.echo(found.id)

@@ -123,24 +123,21 @@ def submit(request: JobRequest, address: str, tell: Callable[[str], None]) -> Su
         if project.left_out:
             tell(f"          left out, being links to folders: {', '.join(project.left_out)}")
         client = connect(address)
-        earlier = attempts(client, address, name)
-        running = _running(earlier, command, digest, variables, address)
-        if running is not None:
-            tell(f"job       {running.id} is this one, and is running already")
-            return Submitted(client, running.id, command, is_new=False)
-        side = _ask(client, address, {**request.runtime_env, "env_vars": variables})
-        tell(f"umbel     {'the cluster has this one' if side.has_umbel else 'goes along'}")
-        if side.missing:
-            tell(f"packages  the cluster lacks {', '.join(side.missing)}: installed there by pip")
-        environment = with_packages(request.runtime_env, [*request.packages, *side.missing])
-        environment |= {"working_dir": str(archive), "env_vars": variables}
-        environment["py_modules"] = [
-            *environment.get("py_modules", []),
-            *_staged_packages(project, folder / "src"),
-            *([] if side.has_umbel else map(str, stage_umbel(folder / "umbel"))),
-        ]
-        metadata = {_NAME: name, _PROJECT: digest}
-        job = _submit_next(client, address, command, environment, metadata, earlier)
+        side: ClusterSide | None = None
+        while True:
+            earlier = attempts(client, address, name)
+            running = _running(earlier, command, digest, variables, address)
+            if running is not None:
+                tell(f"job       {running.id} is this one, and is running already")
+                return Submitted(client, running.id, command, is_new=False)
+            if side is None:
+                side = _ask(client, address, {**request.runtime_env, "env_vars": variables})
+                environment = _environment(request, side, project, folder, archive, variables, tell)
+            number = max((attempt.number for attempt in earlier), default=0) + 1
+            metadata = {_NAME: name, _ATTEMPT: str(number), _PROJECT: digest}
+            job = f"{name}-{number}"
+            if _submitted(client, address, command, job, environment, metadata):
+                break
     tell(f"job       {job}: {command.removeprefix('exec ')}")
     return Submitted(client, job, command, is_new=True)
 
@@ -261,33 +258,50 @@ def _staged_packages(project: Project, folder: Path) -> list[str]:
     return [str(folder / package) for package in packages]
 
 
-def _submit_next(
+def _environment(
+    request: JobRequest,
+    side: ClusterSide,
+    project: Project,
+    folder: Path,
+    archive: Path,
+    variables: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """The job's runtime_env, with what goes along staged in a folder."""
+    tell(f"umbel     {'the cluster has this one' if side.has_umbel else 'goes along'}")
+    if side.missing:
+        tell(f"packages  the cluster lacks {', '.join(side.missing)}: installed there by pip")
+    environment = with_packages(request.runtime_env, [*request.packages, *side.missing])
+    environment |= {"working_dir": str(archive), "env_vars": dict(variables)}
+    environment["py_modules"] = [
+        *environment.get("py_modules", []),
+        *_staged_packages(project, folder / "src"),
+        *([] if side.has_umbel else map(str, stage_umbel(folder / "umbel"))),
+    ]
+    return environment
+
+
+def _submitted(
     client: JobSubmissionClient,
     address: str,
     command: str,
+    job: str,
     environment: Mapping[str, Any],
     metadata: Mapping[str, str],
-    earlier: Sequence[Attempt],
-) -> str:
-    """Submit under the next number. Of two who ask for one, one gets it, and the other takes the next."""
-    number = max((attempt.number for attempt in earlier), default=0) + 1
-    while True:
-        job = f"{metadata[_NAME]}-{number}"
-        try:
-            with spoken(address):
-                client.submit_job(
-                    entrypoint=command,
-                    submission_id=job,
-                    runtime_env=dict(environment),
-                    metadata={**metadata, _ATTEMPT: str(number)},
-                )
-            return job
-        except ExecutorError as error:
-            if "already exists" not in str(error):
-                raise
-            number += 1
-        except (ValueError, TypeError) as error:  # what Ray itself finds wrong with a runtime_env
-            raise UsageError("Ray refuses the runtime_env", got=type(error).__name__, hint=_first_line(error)) from None
+) -> bool:
+    """Submit a job; False: somebody else has just submitted one under this id. The cluster lets only one have it."""
+    try:
+        with spoken(address):
+            client.submit_job(
+                entrypoint=command, submission_id=job, runtime_env=dict(environment), metadata=dict(metadata)
+            )
+    except ExecutorError as error:
+        if "already exists" in str(error):
+            return False
+        raise
+    except (ValueError, TypeError) as error:  # what Ray itself finds wrong with a runtime_env
+        raise UsageError("Ray refuses the runtime_env", got=type(error).__name__, hint=_first_line(error)) from None
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -126,9 +126,12 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     assert "search-2: stopped; the same command again goes on with it" in stopped.said
     assert open_store(str(store)).run("search").status == "interrupted"
 
-    # The third goes on to the end.
+    # The third, which two ask for at once, goes on to the end.
+    both = [start(elsewhere, user, *submit, "--no-follow") for _ in range(2)]
+    for command in both:
+        assert command.wait() == 0, command.said
+        assert command.said.endswith("search-3\n")
     (notes / "go").touch()
-    assert start(elsewhere, user, *submit, "--no-follow").wait() == 0
     third = start(elsewhere, user, "attach", "search")
     assert third.wait() == 0, third.said
     assert third.said.endswith("search-3: done\n")
