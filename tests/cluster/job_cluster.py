@@ -43,7 +43,7 @@ def running_head() -> Iterator[Head]:
     dashboard, agent, client = free_ports(3)
     options = [
         "--port=0",
-        "--num-cpus=2",
+        "--num-cpus=1",
         "--object-store-memory=200000000",
         f"--temp-dir={folder}/r",
         f"--dashboard-port={dashboard}",

@@ -177,7 +177,11 @@ def test_ray_job_submit_runs_the_example(head: Head, tmp_path: Path) -> None:
 def test_without_the_right_token_nothing_is_done(head: Head, tmp_path: Path, token: str | None, said: str) -> None:
     user = {**head.user, "HOME": str(tmp_path)}
     del user["RAY_AUTH_TOKEN"]
-    user |= {"RAY_AUTH_TOKEN": token} if token is not None else {"RAY_AUTH_MODE": "disabled"}
+    if token is None:
+        user["RAY_AUTH_MODE"] = "disabled"
+    else:
+        (tmp_path / "token").write_text(token)
+        user["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
     command = start(tmp_path / "elsewhere", user, "jobs", "--address", head.address)
     assert command.wait() == 2
     assert said in command.said
