@@ -6,12 +6,11 @@ made a sampler has imported it. It must not know sweeps or graphs.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from umbel.runtime.search_probe import check_numbers, one_metric_only, probe
 from umbel.scheduler.adaptive import (
     SAMPLERS,
     AdaptiveSearch,
@@ -40,11 +39,23 @@ def is_adaptive(search: object, space: object) -> bool:
     Raises:
         SpaceError: there is no such search.
     """
-    if callable(space):
-        return True
     if isinstance(search, str):
+        if callable(space) and search in SEARCHES and search not in SAMPLERS:
+            raise SpaceError(
+                f"search={search!r} needs to know the whole space beforehand, and a function defines it trial by trial",
+                got=f"search={search!r} and a function as space=",
+                expected=", ".join(f'"{name}"' for name in SAMPLERS) + ", or a sampler of Optuna's",
+                hint="or a space of ray.tune's domains",
+            )
         if search in (*SEARCHES, *SAMPLERS):
-            return search not in SEARCHES
+            return callable(space) or search not in SEARCHES
+    elif isinstance(search, type) and search.__module__.startswith("optuna."):
+        raise UsageError(
+            "a sampler is needed, not its class",
+            got=f"search={search.__name__}",
+            expected=f"search={search.__name__}(), with its arguments",
+            hint=f"or a function of the group: search=lambda group: {search.__name__}()",
+        )
     elif _is_sampler(search) or callable(search):
         return True
     raise SpaceError(
@@ -64,8 +75,16 @@ def adaptive_search(
     trials: int | None,
     objectives: Sequence[Objective],
     transfer: bool = False,
+    group: Mapping[str, object] | None = None,
 ) -> AdaptiveSearch:
     """The search of a sweep, for which `is_adaptive` is true, or whose groups learn from one another.
+
+    Args:
+        search: as of `umbel.sweep`; so are ``seed``, ``trials`` and ``transfer``.
+        space: the space, a function that defines it, or `placeholder_space`.
+        sweep: the sweep's name.
+        objectives: what trials are compared by.
+        group: the keys of one group, for which the search is tried out; None: no group is known yet.
 
     Raises:
         UsageError: ``trials`` is missing or no count, a package is missing, or there are several objectives and the
@@ -94,40 +113,18 @@ def adaptive_search(
             raise SpaceError("the search space is missing", expected="space={…}, or a function that takes a trial")
         if isinstance(search, str):
             check_fits(search, space)
+            if search == "cmaes":
+                check_numbers(to_distributions(space))
         else:
             to_distributions(space)
     directions: tuple[Direction, ...] = tuple("minimize" if each.mode == "min" else "maximize" for each in objectives)
     held = space if isinstance(space, Space) and define is None else _PLACEHOLDER
     source = TrialSource(held, "random", seed, sweep, trials)
-    if len(directions) > 1 and _refuses_several(search, held, directions):  # what a factory makes is seen in the run
-        raise UsageError(
-            f"search={_label(search)!r} takes one metric, and this sweep has several",
-            got=f"{len(directions)} metrics",
-            expected='"nsga2", "tpe", "gp", or another sampler for several objectives',
-            hint="or one metric that weighs them against each other",
-        )
-    return AdaptiveSearch(_label(search), _maker(search), source, directions, define, transfer)
-
-
-def _refuses_several(search: Any, space: Space, directions: Sequence[Direction]) -> bool:
-    """Whether a copy of a sampler, asked for a trial of a study with several objectives, says that it can't."""
-    if not _is_sampler(search):
-        return bool(search == "cmaes")
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(sampler=copy.deepcopy(search), directions=list(directions))
-            trial = study.ask(to_distributions(space))
-            study.tell(trial, [0.0] * len(directions))
-    except Exception as error:  # whatever else is wrong with it shows in the run
-        return "multi-objective" in str(error)
-    finally:
-        optuna.logging.set_verbosity(before)
-    return False
+    if len(directions) > 1 and search == "cmaes":
+        raise one_metric_only(_label(search), len(directions))
+    found = AdaptiveSearch(_label(search), _maker(search), source, directions, define, transfer)
+    probe(found, group)
+    return found
 
 
 #: Stands where a space is asked for and a function defines it.

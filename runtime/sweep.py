@@ -165,9 +165,8 @@ def sweep(
             )
         defined = placeholder_space() if space is None else space if callable(space) else to_space(space)
         _check_names(defined if isinstance(defined, Space) else placeholder_space(), list(axes))
-        adaptive = adaptive_search(
-            search, defined, seed=int(seed), sweep=name, trials=trials, objectives=objectives, transfer=transfer
-        )
+        known: dict[str, Any] = {"seed": int(seed), "sweep": name, "objectives": objectives, "transfer": transfer}
+        adaptive = adaptive_search(search, defined, trials=trials, group=groups[0] if groups else None, **known)
         source = adaptive.source
     else:
         converted = to_space(space)

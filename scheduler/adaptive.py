@@ -172,6 +172,8 @@ class GroupStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(sampler=sampler, directions=list(search.directions))
         optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+        # A sampler that has tried all there is asks for an end, which only Optuna's own loop knows; here trials count.
+        self._study.stop = lambda: None  # type: ignore[method-assign]
         self._open: dict[int, Trial] = {}
 
     def ask(self, number: int, borrowed: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], str]:
@@ -387,14 +389,3 @@ def check_fits(label: str, space: Space) -> None:
             expected="at least one dimension with a choice",
             hint='search="random" runs constants as they are',
         )
-    if label == "cmaes":
-        from optuna.distributions import CategoricalDistribution
-
-        categorical = [name for name, each in distributions.items() if isinstance(each, CategoricalDistribution)]
-        if categorical:
-            raise SpaceError(
-                "CMA-ES searches numbers only",
-                got=f"choices: {', '.join(categorical)}",
-                expected="domains of numbers",
-                hint='search="tpe" takes choices too; or number the choices with tune.randint',
-            )

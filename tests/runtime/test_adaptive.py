@@ -259,6 +259,19 @@ def test_workers_that_share_a_study(two_processors: None, go: Go) -> None:
         ({"space": {"x": 1}}, "nothing to search"),
         ({"space": None}, "space is missing"),
         ({"search": conditional}, "two spaces"),
+        ({"search": "grid", "space": conditional}, "needs to know the whole space"),
+        ({"search": "best", "space": conditional}, "no such search"),
+        ({"search": optuna.samplers.TPESampler}, "not its class"),
+        ({"search": lambda group: 3}, "did not return a sampler"),
+        ({"search": lambda: optuna.samplers.TPESampler(seed=1)}, "makes no sampler[^$]*country"),
+        ({"search": optuna.samplers.CmaEsSampler()}, "numbers only[^$]*kind"),
+        ({"search": lambda group: optuna.samplers.CmaEsSampler()}, "numbers only[^$]*kind"),
+        ({"search": optuna.samplers.GridSampler({"z": [1, 2]}), "trials": 2}, "can't search this space[^$]*grid"),
+        ({"search": optuna.samplers.GridSampler({"x": [1, 2]}), "space": {"x": [1, 2]}}, "trials=2"),
+        ({"search": optuna.samplers.BruteForceSampler(), "space": {"x": [1, 2], "k": tune.randint(0, 5)}}, "trials=10"),
+        ({"search": lambda trial: trial.suggest_int("x", 1, 0), "space": None}, "defines the space, raises[^$]*low"),
+        ({"search": lambda trial: [trial.suggest_int("x", 0, 1)], "space": None}, "did not return a dict"),
+        ({"search": lambda trial: {"country": trial.suggest_int("x", 0, 1)}, "space": None}, "both a group key"),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_run(changed: dict[str, Any], message: str) -> None:
@@ -266,9 +279,27 @@ def test_what_does_not_fit_is_said_before_the_run(changed: dict[str, Any], messa
         a_sweep(**changed)
 
 
-def test_a_factory_that_makes_no_sampler(go: Go) -> None:
-    run = go(a_sweep(2, ["A"], search=lambda group: 3))
-    assert "did not return a sampler" in run.trials()["error"][0].as_py()
+@pytest.mark.parametrize("make", [optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler])
+def test_a_sampler_that_goes_through_all_there_is(go: Go, make: Any) -> None:
+    sampler = make({"k": [1, 2, 3], "kind": ["a", "b"]}) if make is optuna.samplers.GridSampler else make()
+    space = {"k": tune.randint(1, 4), "kind": tune.choice(["a", "b"])}
+    run = go(a_sweep(6, ["A", "B"], search=sampler, space=space, fn=lambda config: float(config["k"])))
+    rows = run.trials().to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 12
+    for group in "AB":
+        tried = sorted((row["config_k"], row["config_kind"]) for row in rows if row["country"] == group)
+        assert tried == [(k, kind) for k in (1, 2, 3) for kind in "ab"]
+
+
+def test_a_factory_of_groups_that_only_the_run_reveals_is_told_then(go: Go) -> None:
+    @umbel.task
+    def find() -> list[str]:
+        return ["A"]
+
+    sweep = umbel.sweep(
+        loss, space=SPACE, metric="loss", trials=2, over={"country": find.bind()}, search=lambda group: 3
+    )
+    assert "did not return a sampler" in go(sweep).trials()["error"][0].as_py()
 
 
 def curve(config: dict[str, Any]) -> float:
