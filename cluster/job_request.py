@@ -31,6 +31,7 @@ __all__ = [
     "read_requirements",
     "read_runtime_env",
     "runs_itself",
+    "same_environment",
     "with_packages",
 ]
 
