@@ -41,6 +41,8 @@ class Answers:
     keyed: bool
     #: How often its arm was to be chosen; NaN: not at random, or not known.
     share: Floats
+    #: Whether either version could have answered: both had an arm then.
+    in_play: Bools
     #: NaN without an outcome; not finite, too, where it can't be computed.
     loss: Floats
     judged: Bools
@@ -86,9 +88,10 @@ def read_answers(rows: pa.Table, champion: int, challenger: int, loss: Loss) -> 
         loss: how wrong an answer is.
     """
     versions = int_values(rows["version"])
+    in_play = _both_in_play(rows, versions, champion, challenger)
     of_either = np.flatnonzero((versions == champion) | (versions == challenger))
     if len(of_either) < len(versions):
-        rows, versions = rows.take(pa.array(of_either)), versions[of_either]
+        rows, versions, in_play = rows.take(pa.array(of_either)), versions[of_either], in_play[of_either]
     requests = pc.binary_join_element_wise(rows["request_id"], rows["group"], "\0")
     group_codes, groups = _codes(rows["group"])
     keyed = rows["key_hash"].null_count < len(rows)
@@ -100,18 +103,45 @@ def read_answers(rows: pa.Table, champion: int, challenger: int, loss: Loss) -> 
     known = int_values(rows["outcome_time"])
     return Answers(
         versions == challenger,
-        contains(rows["shadow"].cast(pa.string()), frozenset({"true"})),
+        _shadows(rows),
         _codes(requests)[0],
         group_codes,
         _codes(keys)[0],
         tuple(groups),
         keyed,
         float_values(rows["share"]),
+        in_play,
         losses,
         judged,
         time,
         np.where(known > 0, known, time),
     )
+
+
+def _shadows(rows: pa.Table) -> Bools:
+    return contains(rows["shadow"].cast(pa.string()), frozenset({"true"}))
+
+
+def _both_in_play(rows: pa.Table, versions: Ints, champion: int, challenger: int) -> Bools:
+    """Of each row, whether both versions had an arm when it was answered.
+
+    The champion answers beside one challenger after another: what it answered beside others was asked at another time,
+    and its rows of that time would count against the shares, too. Which version an arm has is told by the rows before,
+    so that it does not depend on chance which rows count; until its first row, an arm has the version of that.
+    """
+    share = float_values(rows["share"])
+    chosen = ~_shadows(rows)
+    if bool((~np.isnan(share) & chosen).any()):
+        chosen &= (share > 0) & (share < 1)
+    arms = _codes(pc.coalesce(rows["arm"], rows["version"].cast(pa.string())))[0]
+    found = np.zeros((2, len(rows)), np.bool_)
+    for arm in np.unique(arms[chosen]):
+        of_arm = chosen & (arms == arm)
+        last = np.maximum.accumulate(np.where(of_arm, np.arange(len(rows)), -1))
+        before = np.concatenate(([-1], last[:-1]))
+        its_version = versions[np.where(before < 0, int(of_arm.argmax()), before)]
+        found |= np.stack((its_version == champion, its_version == challenger))
+    return np.asarray(found.all(axis=0))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
@@ -174,7 +204,7 @@ def split_up(answers: Answers, unit: Unit, shares: tuple[float, float] | None, *
     share = answers.share
     if shares is not None:
         share = np.where(np.isnan(share), np.where(answers.second, shares[1], shares[0]), share)
-    at_random = ~answers.shadow
+    at_random = ~answers.shadow & answers.in_play
     if bool((~np.isnan(share) & at_random).any()):  # then those without one were asked for by name, not by chance
         at_random &= (share > 0) & (share < 1)
     rows = np.flatnonzero(at_random)

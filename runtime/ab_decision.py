@@ -84,10 +84,11 @@ def decide(
         return "not yet", list(problems)
     low, high = interval
     wanted = f" by more than {gain:g}" if gain else ""
+    bound = f"{-gain:g}" if gain else "0"
     notes = [] if is_paired or shares_known else ["which shares the arms should have is not known, and not checked"]
     if high < -gain:
-        return "promote", [f"the whole interval is below {-gain:g}: {name} is better{wanted}", *notes]
+        return "promote", [f"the whole interval is below {bound}: {name} is better{wanted}", *notes]
     if low > -gain:
         verdict = "is not better by so much" if gain else "is worse"
-        return "keep", [f"the whole interval is above {-gain:g}: {name} {verdict}", *notes]
-    return "not yet", [f"the interval includes {-gain:g}: it is open which of them is better{wanted}", *notes]
+        return "keep", [f"the whole interval is above {bound}: {name} {verdict}", *notes]
+    return "not yet", [f"the interval includes {bound}: it is open which of them is better{wanted}", *notes]

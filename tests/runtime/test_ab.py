@@ -110,9 +110,23 @@ def test_the_interval_is_what_the_rows_say(objects: ObjectStore) -> None:
 def test_only_the_two_versions_count(objects: ObjectStore) -> None:
     log_split(objects, 1_000)
     before = compared(objects)
-    log_split(objects, 500, versions=(7, 8), errors=(9.0, 0.1), prefix="other", seed=1)
+    log_split(objects, 500, versions=(7, 8), errors=(9.0, 0.1), prefix="other", seed=1, start=START + 5_000)
     after = compared(objects)
     assert (after.difference, after.champion) == (before.difference, before.champion)
+
+
+def test_what_the_champion_answered_beside_others_does_not_count(objects: ObjectStore) -> None:
+    log_split(objects, 2_000, share=0.1, versions=(1, 3), errors=(5.0, 5.0), prefix="hard")
+    log_split(objects, 4_000, share=0.1, errors=(1.0, 1.0), seed=1, start=START + 10_000)
+    log_split(objects, 1_000, share=0.1, versions=(2, 2), errors=(5.0, 5.0), prefix="same", start=START + 20_000)
+    found = compared(objects)
+    assert found.champion.assigned + found.challenger.assigned == pytest.approx(
+        4_000, abs=50
+    )  # an arm's next row tells
+    assert found.shares is not None
+    assert found.shares.ok
+    assert found.decision == "not yet"
+    assert found.because[0].startswith("the interval includes 0:")
 
 
 # ---- what forbids a decision -----------------------------------------------------------------------------------
@@ -148,7 +162,7 @@ def test_outcomes_that_are_missing_unevenly(objects: ObjectStore) -> None:
     with PredictionLog(objects, "gdp", "r") as log:
         for i in range(3_000):
             second = i % 2 == 1
-            log.add(str(i), group="DEU", version=1 + second, arm="x", output="1.0", share=0.5, time=START + i)
+            log.add(str(i), group="DEU", version=1 + second, arm="xy"[second], output="1.0", share=0.5, time=START + i)
             if not second or rng.random() < 0.7:  # of the challenger's answers, a third is never judged
                 outcomes["request_id"].append(str(i))
                 outcomes["outcome"].append(1.0 + (0.1 if second else 1.0) * rng.standard_normal())
@@ -244,7 +258,7 @@ def test_requests_outside_the_split_do_not_count(objects: ObjectStore) -> None:
 def test_three_arms_have_strata_only_if_their_shares_are_known(objects: ObjectStore) -> None:
     with PredictionLog(objects, "gdp", "r") as log:
         for i, (version, share) in enumerate([(1, 0.8), (2, 0.1), (3, 0.1), (1, 0.5), (2, 0.2), (3, 0.3)]):
-            log.add(str(i), group="DEU", version=version, arm="x", output="1", share=share, time=START + i)
+            log.add(str(i), group="DEU", version=version, arm=f"arm{version}", output="1", share=share, time=START + i)
     rows = read_predictions(objects, "gdp")
     both = split_up(read_answers(rows, 1, 2, find_loss("squared")), "request", None)
     assert both.strata == ()
