@@ -126,8 +126,8 @@ def _both_in_play(rows: pa.Table, versions: Ints, champion: int, challenger: int
     """Of each row, whether both versions had an arm when it was answered.
 
     The champion answers beside one challenger after another: what it answered beside others was asked at another time,
-    and its rows of that time would count against the shares, too. Which version an arm has is told by the rows before,
-    so that it does not depend on chance which rows count; until its first row, an arm has the version of that.
+    and its rows of that time would count against the shares, too. Which version another arm has is told by the rows
+    before, so that it does not depend on chance which rows count; until its first row, it has the version of that.
     """
     share = float_values(rows["share"])
     chosen = ~_shadows(rows)
@@ -139,7 +139,8 @@ def _both_in_play(rows: pa.Table, versions: Ints, champion: int, challenger: int
         of_arm = chosen & (arms == arm)
         last = np.maximum.accumulate(np.where(of_arm, np.arange(len(rows)), -1))
         before = np.concatenate(([-1], last[:-1]))
-        its_version = versions[np.where(before < 0, int(of_arm.argmax()), before)]
+        before = np.where(before < 0, int(of_arm.argmax()), before)
+        its_version = versions[np.where(of_arm, np.arange(len(rows)), before)]
         found |= np.stack((its_version == champion, its_version == challenger))
     return np.asarray(found.all(axis=0))
 

@@ -87,7 +87,7 @@ def decode(data: bytes) -> object:
         raise StoreError(
             "a stored value needs code that is missing here",
             got=f"{type(error).__name__}: {error}",
-            hint="install the package, or import the module, that defines it",
+            hint="install the package that defines it; of a module beside your script: PYTHONPATH=THAT-FOLDER umbel …",
         ) from error
     except (pa.ArrowException, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise StoreCorruptError("a stored value can't be decoded", got=f"{type(error).__name__}: {error}") from error

@@ -17,12 +17,21 @@ import pyarrow as pa
 
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["as_taken", "is_model", "plain", "predict", "predict_many", "taken_as", "takes_batches"]
+__all__ = ["as_taken", "is_model", "not_a_model", "plain", "predict", "predict_many", "taken_as", "takes_batches"]
 
 
 def is_model(model: object) -> bool:
     """Whether it can be asked."""
     return callable(getattr(model, "predict", None)) or callable(model)
+
+
+def not_a_model(value: object) -> UsageError:
+    """The error that says so."""
+    return UsageError(
+        "this is no model that can be asked",
+        got=type(value).__name__,
+        expected="an object with predict(inputs), or a callable",
+    )
 
 
 def takes_batches(model: object) -> bool:
@@ -44,11 +53,7 @@ def predict(model: Any, inputs: object) -> object:
     if callable(asked):
         return asked(inputs)
     if not callable(model):
-        raise UsageError(
-            "this is no model that can be asked",
-            got=type(model).__name__,
-            expected="an object with predict(inputs), or a callable",
-        )
+        raise not_a_model(model)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
         with torch.no_grad():

@@ -26,10 +26,10 @@ from umbel.storage.model_formats import encode_model, model_format
 from umbel.storage.model_rows import FORMAT, GROUP, SIZE, by_columns, encode_rows
 from umbel.storage.objects import ObjectStore
 from umbel.storage.packs import MODEL, MODEL_AT, MODEL_PAYLOAD, pack_models, read_packed
-from umbel.storage.predicting import as_taken, plain, predict, taken_as
+from umbel.storage.predicting import as_taken, is_model, not_a_model, plain, predict, taken_as
 from umbel.storage.registry_records import VersionRecord, check_model
 from umbel.storage.run import Run
-from umbel.storage.winners import Winners, find_winners
+from umbel.storage.winners import Winners, find_winners, named
 
 __all__ = ["create_version", "register", "version_numbers"]
 
@@ -191,18 +191,22 @@ def _with_models(objects: ObjectStore, run: Run, winners: Winners, example: _Exa
     payloads: list[bytes | None] = []
     waiting_bytes = 0
     answers: list[Any] = []
-    wrong: list[str] = []
+    wrong: dict[str, list[str]] = {}  # groups by what is wrong
+    to_do = "try run.load_model(digest).predict(inputs); inputs=np.array(...) hands arrays to the models"
     for text, (digest, at, payload, data) in zip(texts, _model_data(objects, winners), strict=True):
         try:
             model = decode(data)
+            if not is_model(model) and model_format(data) == "pickle":  # arrays and tables may be kept as they are
+                raise not_a_model(model)
             if example.given:
                 answers.append(plain(predict(model, as_taken(example.smoke, example.takes))))
             encoded = _registered(data, digest, model)
         except UmbelError as error:
-            wrong.append(f"{text}: {error.what}" + (f" ({error.got})" if error.got else ""))
+            wrong.setdefault(error.what + (f" ({error.got})" if error.got else ""), []).append(text)
+            to_do = error.hint or to_do
             continue
         except Exception as error:  # whatever the model raises
-            wrong.append(f"{text}: {type(error).__name__}: {error}"[:500])
+            wrong.setdefault(f"{type(error).__name__}: {error}"[:500], []).append(text)
             continue
         if encoded.digest == digest and payload is None:
             place, packed = at, None
@@ -219,13 +223,15 @@ def _with_models(objects: ObjectStore, run: Run, winners: Winners, example: _Exa
         payloads.append(packed)
     if wrong:
         asked = " or asked the example" if example.given else ""
+        causes = [f"{named(groups)}: {why}" for why, groups in wrong.items()]
         raise UsageError(
-            f"the models of {len(wrong)} of {len(texts)} groups of the run {run.name!r} can't be loaded{asked}",
-            got="; ".join(wrong[:_MAX_NAMED]) + ("; …" if len(wrong) > _MAX_NAMED else ""),
+            f"the models of {sum(map(len, wrong.values()))} of {len(texts)} groups of the run {run.name!r} can't be "
+            f"loaded{asked}",
+            got="; ".join(causes[:_MAX_NAMED]) + ("; …" if len(causes) > _MAX_NAMED else ""),
             expected="models with predict(inputs), or callables, that take inputs= as JSON has it"
             if example.given
-            else None,
-            hint="try run.load_model(digest).predict(inputs); inputs=np.array(...) hands arrays to the models",
+            else "models with predict(inputs), or callables",
+            hint=to_do,
         )
     rows = winners.rows.drop_columns([MODEL, MODEL_AT])
     rows = rows.append_column(MODEL, strings(digests)).append_column(MODEL_AT, strings(places))

@@ -23,7 +23,7 @@ from umbel.storage.run import Run
 from umbel.storage.trial_rows import PRUNED, SUCCEEDED, best_trials, metric_column
 from umbel.storage.value_rows import read_elements
 
-__all__ = ["Winners", "find_winners"]
+__all__ = ["Winners", "find_winners", "named"]
 
 #: Columns of the trials table that say where a winner comes from.
 _KEPT = ("sweep", "trial", "seed", "started", "seconds", "code", "data", "key", "reused_from")
@@ -160,7 +160,7 @@ def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...], judged: Object
     if without:
         raise UsageError(
             f"the best trials of {len(without)} of {len(texts)} groups of the run {run.name!r} have no model",
-            got=_named(without),
+            got=named(without),
             expected=f"a model of each winner, kept by the sweep {sweep.name!r}",
             hint='let the trial return umbel.Result(metrics, model=...) (and the sweep not have keep="none") under a '
             "new name of the run, or name the node that makes the models: models=refit (--models refit)",
@@ -253,13 +253,14 @@ def _refuse_missing(run: Run, groups: list[str], why: str) -> None:
     if groups:
         raise UsageError(
             f"{len(groups)} groups of the run {run.name!r} {why}",
-            got=_named(groups),
+            got=named(groups),
             expected="a winner with a model in each group",
             hint=f"umbel why-failed {run.name} tells why; mend that, or leave these groups out, and run it under a new "
             "name: what is done is taken over",
         )
 
 
-def _named(groups: list[str]) -> str:
+def named(groups: list[str]) -> str:
+    """The first few of some groups, and how many there are besides."""
     more = f" and {len(groups) - _MAX_NAMED} more" if len(groups) > _MAX_NAMED else ""
     return ", ".join(groups[:_MAX_NAMED]) + more

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -167,7 +169,31 @@ def test_models_that_do_not_answer_are_named(store: Store, record: dict[str, Any
     add_run(store, record, models=(Scale(1.0), Broken(), 3))
     with pytest.raises(UsageError, match=r"2 of 3(.|\n)*FRA: ZeroDivisionError: no answer; ITA: this is no model"):
         store.registry.register("gdp", model="m", inputs=[1.0])
-    assert store.registry.register("gdp", model="m").number == 1
+    with pytest.raises(UsageError, match=r"1 of 3(.|\n)*got: +ITA: this is no model"):
+        store.registry.register("gdp", model="m")
+
+
+def test_what_can_not_be_asked_is_no_model(store: Store, record: dict[str, Any]) -> None:
+    run = store.run(add_run(store, record, models=[Scale(1.0), "text", {"a": 1}]))
+    with pytest.raises(UsageError, match=r"2 of 3 groups") as caught:
+        store.registry.register(run, model="gdp")
+    assert caught.value.got is not None
+    assert "this is no model that can be asked (str); " in caught.value.got
+
+
+def test_a_cause_that_groups_share_is_told_once(
+    store: Store, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "beside_a_script.py").write_text("class Model:\n    def predict(self, inputs): return inputs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("beside_a_script").Model()
+    run = store.run(add_run(store, record, models=[made, made, made]))
+    monkeypatch.delitem(sys.modules, "beside_a_script")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(tmp_path)])
+    with pytest.raises(UsageError, match=r"3 of 3 groups") as caught:
+        store.registry.register(run, model="gdp", inputs=[1.0])
+    assert str(caught.value).count("No module named 'beside_a_script'") == 1
+    assert "PYTHONPATH" in str(caught.value)
 
 
 @pytest.mark.parametrize(
