@@ -99,9 +99,17 @@ def read_configs(configs: Sequence[Mapping[str, Any]] | Mapping[str, Any] | Conf
     return rows
 
 
-def read_seeds(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The seed of each trial; 0 where a config has none, so that no result depends on a trial's place in the batch."""
-    return [_seed(row.get("seed", 0), trial) for trial, row in enumerate(rows)]
+def read_seeds(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[int]:
+    """The seed of each trial; 0 where a config has none, so that no result depends on a trial's place in the batch.
+
+    Args:
+        rows: the configs.
+        numbers: what the trials are called in errors.
+
+    Raises:
+        UsageError: a seed is not one; the trial is named.
+    """
+    return [_seed(row.get("seed", 0), trial) for trial, row in zip(numbers, rows, strict=True)]
 
 
 def _seed(value: object, trial: int) -> int:
@@ -114,15 +122,20 @@ def _seed(value: object, trial: int) -> int:
     return value
 
 
-def hyperparameters(optimizer: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def hyperparameters(optimizer: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> dict[str, np.ndarray]:
     """The optimizer's hyperparameters as float64 columns, one value a trial; ``betas`` as ``beta1`` and ``beta2``.
+
+    Args:
+        optimizer: its name.
+        rows: the configs.
+        numbers: what the trials are called in errors.
 
     Raises:
         UsageError: a value is out of its range; the trial is named.
     """
     found: dict[str, np.ndarray] = {}
     for key, default in OPTIMIZERS[optimizer].items():
-        values = [_number(row.get(key, default), key, trial) for trial, row in enumerate(rows)]
+        values = [_number(row.get(key, default), key, trial) for trial, row in zip(numbers, rows, strict=True)]
         if key == "betas":
             found["beta1"], found["beta2"] = np.array(values, dtype=np.float64).T
         else:

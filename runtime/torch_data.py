@@ -160,7 +160,9 @@ def read_data(
     stacked = groups is not None
     lead = 2 if stacked else 1
     sizes = [tuple(part.shape[:lead]) for part in parts]
-    if any(part.ndim < lead for part in parts) or len(set(sizes)) > 1 or 0 in sizes[0]:
+    if 0 in sizes[0] and len(set(sizes)) == 1:
+        raise UsageError(f"{name} has no rows", got=str(tuple(parts[0].shape)), expected="at least one row")
+    if any(part.ndim < lead for part in parts) or len(set(sizes)) > 1:
         raise UsageError(
             f"the arrays of {name} don't fit each other",
             got=", ".join(str(tuple(part.shape)) for part in parts),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,12 @@ def fit_many(
     """
     settings = _settings(loss, steps, batch_size, patience, min_delta, check_every, device, dtype)
     name = optimizer_name(optimizer)
+    _check_factory(make_module)
     rows = read_configs(configs)
     if report is not None:
         stop = _reporting(report, len(rows), stop)
-    columns, seeds = hyperparameters(name, rows), read_seeds(rows)
+    numbers = configs.trials.tolist() if isinstance(configs, Configs) else range(len(rows))
+    columns, seeds = hyperparameters(name, rows, numbers), read_seeds(rows, numbers)
     typed: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device}
     train = read_data(data, groups, weights, len(rows), **typed)
     held = None
@@ -186,6 +189,27 @@ def _reporting(metric: Any, count: int, stop: Stop | None) -> Stop | None:
     return both
 
 
+def _check_factory(make_module: Any) -> None:
+    if isinstance(make_module, torch.nn.Module) or not callable(make_module):
+        raise UsageError(
+            "make_module is no function that makes a module",
+            got=f"a {type(make_module).__name__}",
+            expected="a function from a config to a new module",
+            hint="lambda config: nn.Sequential(…): each trial begins with weights of its own",
+        )
+    try:
+        signature(make_module).bind({})
+    except TypeError as error:
+        raise UsageError(
+            f"make_module can't be called with a config: {error}",
+            got=str(signature(make_module)),
+            expected="a function of one config, a dict",
+            hint="lambda config: …",
+        ) from None
+    except ValueError:
+        pass  # some built-ins don't tell
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     loss: Loss
@@ -207,6 +231,9 @@ def _settings(
     if not isinstance(min_delta, (int, float)) or not min_delta >= 0:
         raise UsageError("min_delta is no such number", got=repr(min_delta), expected="a number not below 0")
     found = LOSSES.get(loss) if isinstance(loss, str) else loss
+    if isinstance(found, type):
+        name = found.__name__
+        raise UsageError("the loss is a class", got=name, expected="a function of output and target", hint=f"{name}()")
     if not callable(found):
         raise UsageError("no such loss", got=repr(loss), expected=", ".join(map(repr, LOSSES)) + " or a function")
     kind = str(dtype).removeprefix("torch.")

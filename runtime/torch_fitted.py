@@ -87,21 +87,34 @@ class Fitted:
             groups: the group of each trial, where inputs have that axis; True: the groups that were fitted.
 
         Raises:
-            UsageError: groups don't fit.
+            UsageError: groups don't fit, or the module can't be applied to these inputs.
         """
         device, dtype = self._weights.flat.device, self._weights.flat.dtype
         parts = tuple(to_tensor(part, dtype, "the input").to(device) for part in inputs)
         if not parts:
             raise UsageError("predict needs inputs", got="none", expected="what the module's forward takes")
         if groups is False:
-            return _array(self._forward.outputs(self._weights, parts, stacked=False))
+            return self._outputs(parts, stacked=False)
         if groups is not True:
             of_trial = read_groups(groups, len(self), len(parts[0])).to(device)
         elif self._groups is None:
             raise UsageError("all trials were fitted to the same data", got="groups=True", expected="groups=False")
         else:
             of_trial = read_groups(self._groups.cpu().numpy(), len(self), len(parts[0])).to(device)
-        return _array(self._forward.outputs(self._weights, tuple(part[of_trial] for part in parts), stacked=True))
+        return self._outputs(tuple(part[of_trial] for part in parts), stacked=True)
+
+    def _outputs(self, inputs: tuple[torch.Tensor, ...], *, stacked: bool) -> np.ndarray:
+        try:
+            return _array(self._forward.outputs(self._weights, inputs, stacked=stacked))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, IndexError, ValueError) as error:
+            raise UsageError(
+                "the module can't be applied to these inputs",
+                got=f"{', '.join(f'{part.dtype} {tuple(part.shape)}'.removeprefix('torch.') for part in inputs)}: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                expected="inputs like those that were fitted, and as many; the number of rows may differ",
+            ) from error
 
     def _check(self, trial: int) -> None:
         if not 0 <= trial < len(self):

@@ -17,6 +17,16 @@ from umbel.scheduler.errors import UsageError
 
 __all__ = ["check_fit"]
 
+_FUNCTIONS = torch.nn.functional
+_BY_ELEMENT: tuple[object, ...] = (
+    *(_FUNCTIONS.mse_loss, _FUNCTIONS.l1_loss, _FUNCTIONS.huber_loss, _FUNCTIONS.smooth_l1_loss),
+    _FUNCTIONS.binary_cross_entropy_with_logits,
+)
+_BY_ELEMENT_CLASSES = (
+    *(torch.nn.MSELoss, torch.nn.L1Loss, torch.nn.HuberLoss, torch.nn.SmoothL1Loss),
+    torch.nn.BCEWithLogitsLoss,
+)
+
 
 def check_fit(
     module: torch.nn.Module, loss: Loss, forward: Forward, layout: Layout, weights: Weights, data: Data
@@ -34,7 +44,10 @@ def check_fit(
     with torch.random.fork_rng(devices=[]):
         try:
             output = torch.func.functional_call(own, alone, inputs)
+            _check_shapes(loss, output, target)
             found = weighted_loss(loss, output, target, of_row)
+        except UsageError:
+            raise
         except Exception as error:
             raise UsageError(
                 f"{kind} or the loss can't be applied to the data, even for one trial alone",
@@ -55,6 +68,24 @@ def check_fit(
             expected="no random numbers but nn.Dropout's, no .item(), no branches that depend on values",
             hint="rewrite it, for instance with torch.where for branches; or train such trials one at a time",
         ) from error
+
+
+def _check_shapes(loss: Loss, output: object, target: torch.Tensor) -> None:
+    """Losses by element would spread a target (rows,) over an output (rows, 1), every row against every other."""
+    by_element = loss in _BY_ELEMENT or isinstance(loss, _BY_ELEMENT_CLASSES)
+    if not by_element or not isinstance(output, torch.Tensor) or output.shape == target.shape:
+        return
+    hint = None
+    if output.shape == (*target.shape, 1):
+        hint = "give the target an axis of one, y[:, None]; or let the module drop its last axis, with nn.Flatten(0)"
+    elif target.shape == (*output.shape, 1):
+        hint = "leave out the target's last axis, y[:, 0]"
+    raise UsageError(
+        "the module's output and the target differ in shape, and this loss compares them element by element",
+        got=f"output {_shown(output)}, target {_shown(target)}",
+        expected="the same shape",
+        hint=hint,
+    )
 
 
 def _shown(values: torch.Tensor) -> str:

@@ -458,6 +458,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "1 is a BatchNorm1d[^$]*LayerNorm",
     ),
     "the wrong width": ({"data": data(6, inputs=4)}, "can't be applied to the data[^$]*shapes[^$]*float32"),
+    "a target without the axis of the output": (
+        {"data": (np.ones((6, 3)), np.ones(6))},
+        r"differ in shape[^$]*output float32 \(rows, 1\), target float32 \(rows,\)[^$]*y\[:, None\]",
+    ),
+    "an output without the axis of the target": (
+        {"make_module": lambda c: nn.Sequential(net(c), nn.Flatten(0)), "loss": nn.HuberLoss()},
+        r"differ in shape[^$]*y\[:, 0\]",
+    ),
+    "the same where rows have weights": (
+        {"data": (np.ones((6, 3)), np.ones(6)), "weights": np.ones(6)},
+        "differ in shape",
+    ),
+    "a loss's class": ({"loss": nn.MSELoss}, r"the loss is a class[^$]*MSELoss\(\)"),
+    "a module": ({"make_module": nn.Linear(3, 1)}, "no function that makes a module[^$]*a Linear"),
+    "a function of nothing": ({"make_module": lambda: nn.Linear(3, 1)}, "can't be called with a config"),
+    "no rows": ({"data": (np.ones((0, 3)), np.ones((0, 1)))}, "data has no rows"),
+    "lr of a trial of a sweep": (
+        {"configs": umbel.Configs([{"lr": 0.1}, {"lr": -1}], trials=[40, 41])},
+        "lr of trial 41 is out of range",
+    ),
     "a loss a row": ({"loss": nn.MSELoss(reduction="none")}, "not one number"),
     "unknown loss": ({"loss": "mape"}, "no such loss[^$]*'mse'"),
     "unknown optimizer": ({"optimizer": "lion"}, "no such optimizer[^$]*'adamw'"),
@@ -489,6 +509,12 @@ def test_refused(name: str) -> None:
     arguments = {"make_module": net, "data": data(6), "configs": configs(2), "loss": "mse", "steps": 2, **change}
     with pytest.raises(umbel.UsageError, match=message):
         fit_many(**arguments)
+
+
+def test_predictions_of_inputs_that_do_not_fit_are_refused() -> None:
+    fitted = fit_many(net, data(6), configs(2), "mse", steps=1)
+    with pytest.raises(umbel.UsageError, match=r"can't be applied to these inputs[^$]*\(4, 7\)"):
+        fitted.predict(np.ones((4, 7)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
