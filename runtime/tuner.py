@@ -22,7 +22,7 @@ from umbel.runtime.task import Task
 from umbel.runtime.tuner_options import Options, read_options
 from umbel.runtime.tuner_results import ResultGrid
 from umbel.runtime.tuner_trainable import Trainable, read_trainable
-from umbel.runtime.tuner_trial import run_class, run_function
+from umbel.runtime.tuner_trial import RETURNED, run_class, run_function
 from umbel.scheduler.errors import CodeError, NotFoundError, RunStoppedError, UsageError
 from umbel.scheduler.identity import group_key
 from umbel.storage import layout
@@ -64,7 +64,7 @@ class Tuner:
         executor: str = "ray",
     ) -> None:
         self._trainable = read_trainable(trainable)
-        self._options = read_options(param_space, tune_config, run_config)
+        self._options = _checked(read_options(param_space, tune_config, run_config), self._trainable)
         self._executor = executor
         self._retry_failed = False
         self._sweep = _sweep_of(self._trainable, self._options)
@@ -198,6 +198,34 @@ def _find(path: str | os.PathLike[str]) -> tuple[Store, str] | None:
         if found and store.objects.exists(layout.tuner(name)):
             return store, name
     return None
+
+
+def _checked(options: Options, trainable: Trainable) -> Options:
+    """Options that go together, and with the trainable.
+
+    Raises:
+        UsageError: trials are to be compared, and nobody says by what; or a function is to make checkpoints by itself.
+    """
+    compares = options.prune is not None or options.search != "tune"
+    if compares and options.metric is None and options.mode is not None:
+        options = replace(options, metric=RETURNED)  # as Tune has it: what a function that returns a number returned
+    if compares and (options.metric is None or options.mode is None):
+        raise UsageError(
+            "the scheduler compares trials, and nothing says by what"
+            if options.search == "tune"
+            else "the search learns from trials, and nothing says by what",
+            got=f"metric={options.metric!r}, mode={options.mode!r}",
+            expected="both, in TuneConfig, the search algorithm or the scheduler",
+            hint='TuneConfig(metric="loss", mode="min", …)',
+        )
+    if not trainable.is_class and (options.checkpoint_frequency or options.checkpoint_at_end):
+        raise UsageError(
+            "CheckpointConfig(checkpoint_frequency=…, checkpoint_at_end=…) is for class trainables",
+            got=f"the function {trainable.name!r}",
+            expected="a subclass of tune.Trainable, or CheckpointConfig without them",
+            hint="a function saves by itself: tune.report(metrics, checkpoint=…)",
+        )
+    return options
 
 
 def _sweep_of(trainable: Trainable, options: Options) -> Sweep:

@@ -21,12 +21,12 @@ from umbel.runtime.tuner_history import History, columns_of, flat
 from umbel.runtime.tuner_session import TrialEnded, TuneSession, Workplace, installed
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["NOTHING", "StopRule", "run_class", "run_function"]
+__all__ = ["NOTHING", "RETURNED", "StopRule", "run_class", "run_function"]
 
 #: Stands for a param_space without dimensions.
 NOTHING = "nothing_to_tune"
 #: What Tune calls a number that is returned.
-_METRIC = "_metric"
+RETURNED = "_metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _take_output(session: TuneSession, output: Any) -> None:
         if output:
             session.report(output)
     elif isinstance(output, Number):
-        session.report({_METRIC: output})
+        session.report({RETURNED: output})
     elif output is not None:
         raise UsageError(
             "a trainable returned neither a dict nor a number",

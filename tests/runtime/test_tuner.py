@@ -426,6 +426,19 @@ def _options(tune_config: Any = None, run_config: Any = None, space: Any = None)
 
 
 class TestSearches:
+    def test_a_mode_alone_searches_by_what_is_returned(self, tmp_path: Path) -> None:
+        search = OptunaSearch(sampler=optuna.samplers.TPESampler(seed=3), mode="min")
+        grid = fit(
+            lambda config: (config["a"] - 1) ** 2,
+            {"a": tune.uniform(-3, 3)},
+            tmp_path,
+            tune.TuneConfig(num_samples=20, search_alg=search),
+        )
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3))
+        study.optimize(lambda trial: (trial.suggest_float("a", -3, 3) - 1) ** 2, n_trials=20)
+        assert [result.config["a"] for result in grid] == [trial.params["a"] for trial in study.trials]
+        assert grid.get_best_result().metrics["_metric"] == study.best_value
+
     def test_optuna_search_is_optuna(self, tmp_path: Path) -> None:
         space = {"a": tune.uniform(-3, 3), "c": tune.choice(["x", "y"]), "n": {"k": tune.randint(1, 5)}, "fixed": 7}
 
@@ -515,6 +528,26 @@ class TestRefusals:
     def test_options_by_name(self, tune_config: Any, run_config: Any, names: str) -> None:
         with pytest.raises(UsageError, match=names):
             _options(tune.TuneConfig(**tune_config), tune.RunConfig(**run_config))
+
+    @pytest.mark.parametrize(
+        ("tune_config", "run_config", "names"),
+        [
+            ({"scheduler": ASHAScheduler()}, {}, "scheduler compares trials[^$]*metric=None"),
+            ({"scheduler": ASHAScheduler(), "metric": "m"}, {}, "scheduler compares trials[^$]*mode=None"),
+            ({"search_alg": OptunaSearch()}, {}, "search learns from trials[^$]*metric=None"),
+            ({"search_alg": OptunaSearch(), "metric": "m"}, {}, "search learns from trials[^$]*mode=None"),
+            ({}, {"checkpoint_config": tune.CheckpointConfig(checkpoint_frequency=2)}, "for class trainables"),
+            ({}, {"checkpoint_config": tune.CheckpointConfig(checkpoint_at_end=True)}, "for class trainables"),
+        ],
+    )
+    def test_options_that_do_not_go_together(self, tune_config: Any, run_config: Any, names: str) -> None:
+        with pytest.raises(UsageError, match=names):
+            Tuner(
+                curve,
+                param_space={"a": tune.uniform(0, 1)},
+                tune_config=tune.TuneConfig(**tune_config),
+                run_config=tune.RunConfig(**run_config),
+            )
 
     def test_other_search_algorithms(self) -> None:
         class HyperOptSearch:
