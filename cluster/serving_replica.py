@@ -8,6 +8,7 @@ is started.
 from __future__ import annotations
 
 import logging
+import pickle
 from hashlib import blake2b
 from typing import Any
 
@@ -77,6 +78,8 @@ def _group_of(request: PendingRequest) -> str | None:
     first = request.args[0] if request.args else None
     if isinstance(first, str):
         return first
+    if isinstance(first, bytes):  # what Serve's proxy sends on, and made itself
+        first = pickle.loads(first)
     scope = getattr(first, "asgi_scope", None)
     if scope is None:
         return None

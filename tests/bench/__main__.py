@@ -29,6 +29,7 @@ from tests.bench import (
     reads,
     requests,
     resume,
+    serve,
     simulator,
     startup,
     transfer,
@@ -57,6 +58,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "pruning": (pruning.measure, pruning.LIMIT_S),
     "transfer": (transfer.measure, transfer.LIMIT_S),
     "fused": (fused.measure, fused.LIMIT_S),
+    "serve": (serve.measure, serve.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.
