@@ -96,11 +96,12 @@ class Task(Generic[P, R]):
                 expected="a function or another callable",
                 hint="put @umbel.task above a def; options go in parentheses: @umbel.task(retries=2)",
             )
-        if isinstance(fn, Task) and fn.fusion is not None:
+        if isinstance(fn, Task):  # its own options would be lost without a word
+            kind = "fused" if fn.fusion is not None else "a task"
             raise UsageError(
-                "this function is fused already, and umbel.fused takes the options of umbel.task",
+                f"this function is {kind} already, and umbel.fused takes the options of umbel.task",
                 got=repr(fn),
-                expected="one decorator: @umbel.fused(by=…, cpus=2, retries=1)",
+                expected="one decorator: @umbel.task(cpus=2, retries=1), or @umbel.fused(by=…, cpus=2, retries=1)",
             )
         if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
             raise UsageError(

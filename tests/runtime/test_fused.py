@@ -286,6 +286,9 @@ def test_what_fused_functions_can_not_do() -> None:
         train.bind(1)
     with pytest.raises(umbel.UsageError, match="fused already"):
         umbel.task(train)
+    for decorator in (umbel.task, umbel.fused):
+        with pytest.raises(umbel.UsageError, match="a task already"):
+            decorator(umbel.task(retries=2)(len))
     with pytest.raises(umbel.GraphError, match=r"fn\(configs, data\)"):
         a_sweep(umbel.fused(lambda configs: configs["lr"]), data=[1, 2, 3])
 
