@@ -153,6 +153,8 @@ def _read_table(path: str) -> pa.Table:
         return ds.dataset(
             path, format={"csv": "csv", "arrow": "ipc", "feather": "feather"}.get(ending, "parquet")
         ).to_table()
+    except FileNotFoundError:
+        raise UsageError("there is no such file of training data", got=path) from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(
             "the training data can't be read", got=f"{path}: {error}", expected="Parquet, CSV or Arrow"

@@ -209,4 +209,5 @@ def test_the_command(umbel: Command, served: Store, tmp_path: Path) -> None:
     status, out, _ = umbel("drift", "gdp", "--against", shifted, "--outputs", "y")
     assert (status, "drift in 2 of 3 fields" in out) == (1, True)
     assert umbel("drift", "gdp", "--save")[0] == 2
-    assert umbel("drift", "gdp", "--against", str(tmp_path / "nothing.parquet"))[0] == 2
+    status, _, err = umbel("drift", "gdp", "--against", str(tmp_path / "nothing.parquet"))
+    assert (status, "no such file" in err) == (2, True)
