@@ -35,6 +35,9 @@ LOOKS = 5
 #: Seconds after which runs may ask for more than there is, so that a cluster that can grow does, although some run has
 #: not got what it may have.
 PATIENCE_S = 10.0
+#: Sharing out again waits for this many times as long as it took, unless a run is new: with hundreds of runs and
+#: thousands of workers it takes up to 50 ms.
+REST = 10
 #: Resources that workers do not hold.
 _NOT_SHARED = ("node:", "object_store_memory")
 
@@ -67,7 +70,7 @@ class Broker:
         self._known: dict[str, _Known] = {}
         self._shares = Shares({}, {})
         self._stale = True
-        self._next_look = self._started
+        self._next_sharing = self._next_look = self._started
         self._total: dict[str, float] = {}
         self._others: deque[dict[str, float]] = deque(maxlen=LOOKS)
         #: Since when some run has had less than it may; None: none has.
@@ -136,7 +139,7 @@ class Broker:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY_S
             self._look_around()
-        if self._stale:
+        if self._stale and (now >= self._next_sharing or not self._known.keys() <= self._shares.workers.keys()):
             self._stale = False
             self._shares = fair_shares(self._capacity(), [known.claim for known in self._known.values()])
             settled = all(
@@ -148,6 +151,7 @@ class Broker:
                 self._unsettled_since = None
             elif self._unsettled_since is None:
                 self._unsettled_since = now
+            self._next_sharing = now + REST * (self._clock() - now)
 
     def _look_around(self) -> None:
         total, free = self._look()

@@ -134,7 +134,7 @@ def main() -> None:
     users = [
         User(f"u{i}", weight=draw.choice([1.0, 2.0, 4.0]), lease_s=draw.choice([2.0, 10.0, 30.0])) for i in range(100)
     ]
-    outcome = measure(2400, users, seconds=600, settle_s=60)
+    outcome = measure(2500, users, seconds=600, settle_s=60)
     spread = sorted(outcome.relative.values())
     print(
         f"always busy: {spread[0]:.3f} to {spread[-1]:.3f} of the ideal, {outcome.utilisation:.1%} of the time in use"
@@ -151,7 +151,7 @@ def main() -> None:
         )
         for i in range(100)
     ]
-    outcome = measure(2400, users, seconds=1000, settle_s=0)
+    outcome = measure(2500, users, seconds=1000, settle_s=0)
     spread = sorted(outcome.relative.values())
     print(f"coming and going: {spread[0]:.3f} to {spread[-1]:.3f} of the ideal, {outcome.starts:,} workers started")
     waits: list[float] = []

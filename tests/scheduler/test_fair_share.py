@@ -251,7 +251,7 @@ def test_a_hundred_users_have_their_shares_over_time() -> None:
     users = [
         User(f"u{i}", weight=draw.choice([1.0, 2.0, 4.0]), lease_s=draw.choice([2.0, 10.0, 30.0])) for i in range(100)
     ]
-    outcome = measure(2400, users, seconds=240, settle_s=60)
+    outcome = measure(2500, users, seconds=240, settle_s=60)
     assert outcome.utilisation > 0.95
     for user in users:
         assert outcome.relative[user.name] == pytest.approx(1.0, abs=0.1), user
@@ -270,7 +270,7 @@ def test_users_who_come_and_go_have_their_shares_meanwhile() -> None:
         )
         for i in range(100)
     ]
-    outcome = measure(2400, users, seconds=600, settle_s=0)
+    outcome = measure(2500, users, seconds=600, settle_s=0)
     for user in users:
         assert outcome.relative[user.name] == pytest.approx(1.0, abs=0.1), user
 
