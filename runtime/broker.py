@@ -2,14 +2,16 @@
 
 One actor a cluster, which any run's driver finds by its name or starts. Each driver tells it every second or so what it
 wants and holds, and gets its allowance in the answer. It keeps nothing that it is not told again: if it dies, Ray
-starts it anew, and a moment later it knows as much as before; a run that is silent for a while is forgotten. The
-policy is `umbel.scheduler.fair_share`. It must not know graphs, leases or trials, and it starts and ends no workers.
+starts it anew, and a moment later it knows as much as before; a run that is silent for a while is forgotten. When nobody
+has spoken for a while, it ends. The policy is `umbel.scheduler.fair_share`. It must not know graphs, leases or trials,
+and it starts and ends no workers.
 
 Messages are plain dicts, so that runs with other versions of Umbel can be told apart by `NAME` alone.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -26,6 +28,8 @@ NAMESPACE = "umbel"
 #: Seconds of silence after which a run is taken to be gone. If it was only busy, nothing is lost: others may have asked
 #: for its workers' places meanwhile, and have waited for them.
 FORGET_S = 3.0
+#: Seconds after the last word of any run after which the broker ends; the next run that comes starts another.
+LINGER_S = 10.0
 #: Seconds after its own start in which the broker only listens: runs that are there keep what they have meanwhile.
 LISTEN_S = 1.5
 #: Seconds between two looks at what the cluster has, and how many of them say what others than these runs use: the
@@ -56,7 +60,7 @@ class _Known:
 
 
 class Broker:
-    """Shares a cluster out. Made a Ray actor by `start_broker`; plain Python otherwise.
+    """Shares a cluster out. Plain Python; `start_broker` makes a Ray actor of it.
 
     Args:
         look: what the cluster has.
@@ -67,6 +71,7 @@ class Broker:
         self._look = look or _look_at_cluster
         self._clock = clock
         self._started = clock()
+        self._last_word = self._started
         self._known: dict[str, _Known] = {}
         self._shares = Shares({}, {})
         self._stale = True
@@ -75,6 +80,11 @@ class Broker:
         self._others: deque[dict[str, float]] = deque(maxlen=LOOKS)
         #: Since when some run has had less than it may; None: none has.
         self._unsettled_since: float | None = None
+
+    @property
+    def deserted(self) -> bool:
+        """Whether no run has said anything for `LINGER_S`."""
+        return self._clock() - self._last_word > LINGER_S
 
     def tell(self, message: dict[str, Any]) -> dict[str, Any]:
         """Take note of what a run wants and holds, and say what it may have.
@@ -88,7 +98,7 @@ class Broker:
             ``workers``, how many of each demand, or None: as many as it likes if ``alone``, else as it is. ``ahead``:
             it may ask for some more, so that the cluster grows.
         """
-        now = self._clock()
+        now = self._last_word = self._clock()
         known = self._known.get(message["run"])
         claim = _claim(message)
         if known is None or known.claim != claim:
@@ -185,6 +195,21 @@ class Broker:
         return self._unsettled_since is None or now - self._unsettled_since > PATIENCE_S
 
 
+class BrokerActor(Broker):
+    """The broker as an actor: it ends itself once it is deserted, so that nothing stays behind on the cluster."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        threading.Thread(target=self._end_when_deserted, name="umbel-broker", daemon=True).start()
+
+    def _end_when_deserted(self) -> None:
+        import ray
+
+        while not self.deserted:
+            time.sleep(1.0)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
 def _claim(message: Mapping[str, Any]) -> Claim:
     return Claim(
         str(message["run"]),
@@ -231,4 +256,4 @@ def start_broker() -> Any:
         "max_task_retries": 0,
         "enable_task_events": False,
     }
-    return ray.remote(Broker).options(**options).remote()
+    return ray.remote(BrokerActor).options(**options).remote()

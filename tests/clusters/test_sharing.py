@@ -198,7 +198,6 @@ def tell(scene: Scene) -> Story:
     story.top = top.stdout
     scene.ask("end")  # for good: the next driver that asks starts another
     scene.until_holds({"one": 2, "two": 4}, "a new broker knows all")
-    print(story)
     return story
 
 

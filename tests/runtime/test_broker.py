@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel.runtime import sharing as sharing_module
-from umbel.runtime.broker import FORGET_S, LISTEN_S, PATIENCE_S, Broker
+from umbel.runtime.broker import FORGET_S, LINGER_S, LISTEN_S, PATIENCE_S, Broker
 from umbel.runtime.share import Share
 from umbel.runtime.sharing import AHEAD, ANSWER_S, TELL_EVERY_S, Sharing
 from umbel.scheduler.graph import ShapeId
@@ -72,6 +72,16 @@ def test_who_leaves_is_forgotten_at_once() -> None:
     world.broker.leave("a")
     world.broker.leave("a")
     assert world.tell("b", 99)["alone"]
+
+
+def test_it_is_deserted_when_nobody_has_spoken_for_a_while() -> None:
+    world = World(CPU=8.0)
+    world.tell("a", 99)
+    world.now += LINGER_S
+    assert not world.broker.deserted
+    world.broker.view()  # who only looks on keeps nothing alive
+    world.now += 0.1
+    assert world.broker.deserted
 
 
 def test_it_listens_first_after_its_start() -> None:
