@@ -1,10 +1,10 @@
 """Who may have how many workers now, on a cluster that several runs share?
 
-One actor a cluster, which any run's driver finds by its name or starts. Each driver tells it every second or so what it
-wants and holds, and gets its allowance in the answer. It keeps nothing that it is not told again: if it dies, Ray
-starts it anew, and a moment later it knows as much as before; a run that is silent for a while is forgotten. When nobody
-has spoken for a while, it ends. The policy is `umbel.scheduler.fair_share`. It must not know graphs, leases or trials,
-and it starts and ends no workers.
+One actor a cluster, which any run's driver finds by its name or starts. Each driver tells it every second or so what
+it wants and holds, and gets its allowance in the answer. It keeps nothing that it is not told again: if it dies, Ray
+starts it anew, and a moment later it knows as much as before; a run that is silent for a while is forgotten. When
+nobody has spoken for a while, it ends. The policy is `umbel.scheduler.fair_share`. It must not know graphs, leases or
+trials, and it starts and ends no workers.
 
 Messages are plain dicts, so that runs with other versions of Umbel can be told apart by `NAME` alone.
 """

@@ -76,8 +76,8 @@ def sweep(trials: int) -> umbel.Sweep:
     return umbel.sweep(slow, space={"x": list(range(trials))}, search="grid", metric="m", name="slow")
 
 
-def run(target: Any, name: str) -> umbel.Run:
-    return umbel.run(target, store="store", name=name, address="auto", progress=False)
+def run(target: Any, name: str, **options: Any) -> umbel.Run:
+    return umbel.run(target, store="store", name=name, address="auto", progress=False, **options)
 
 
 def lose_a_node() -> None:
@@ -105,6 +105,20 @@ def main() -> None:
     told["scale_rows"] = first.trials().num_rows
     told["scale_workers"] = len(set(first.trials()["worker"].to_pylist()))
     wait_until("back to no nodes", lambda: not worker_nodes(), 40)
+
+    together: list[umbel.Run] = []
+
+    def share(name: str) -> None:
+        together.append(run(sweep(100), name, fresh=True, share=umbel.Share(name)))
+
+    with watching() as seen:
+        threads = [threading.Thread(target=share, args=(name,)) for name in ("ada", "bo")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+    told["shared_nodes"] = max(seen)
+    told["shared_rows"] = [each.trials().num_rows for each in together]
 
     models = train.map(prepare.map([1, 2, 3]))
     told["gpu_values"] = run(models, "gpu").value(models)

@@ -42,7 +42,7 @@ def run_in_namespace(script: Path, folder: Path, *arguments: str, timeout_s: flo
     environment = {
         **{key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "UMBEL_STORE")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "PYTHONUNBUFFERED": "1",
         # A node that dies is noticed in half a second instead of twenty.
         "RAY_health_check_period_ms": "300",

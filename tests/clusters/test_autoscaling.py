@@ -27,6 +27,11 @@ def test_from_no_nodes_to_the_cap_and_back(told: Any) -> None:
     assert told["scale_workers"] >= 2
 
 
+def test_it_grows_for_two_runs_that_share_it(told: Any) -> None:
+    assert told["shared_nodes"] >= 2
+    assert told["shared_rows"] == [100, 100]
+
+
 def test_cpu_and_gpu_nodes_in_one_graph(told: Any) -> None:
     assert [value for value, _ in told["gpu_values"]] == [20, 30, 40]
     assert all(devices != "" for _, devices in told["gpu_values"])
