@@ -11,11 +11,13 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import GetTimeoutError, RayActorError
 
 import umbel
 from umbel.runtime.broker import find_broker
@@ -57,7 +59,8 @@ def control(address: str) -> None:
         broker, answer = find_broker(), None
         match line.strip():
             case "view":
-                answer = ray.get(broker.view.remote(), timeout=10) if broker else None
+                with suppress(RayActorError, GetTimeoutError):  # it is being started again
+                    answer = ray.get(broker.view.remote(), timeout=10) if broker else None
             case "crash":
                 ray.kill(broker, no_restart=False)
             case "end":

@@ -109,10 +109,14 @@ class Scene:
         stream.flush()
         return json.loads(self.answer())
 
-    def holds(self) -> dict[str, int]:
-        """How many workers each run holds, as the broker has it."""
+    def view(self, what: str) -> dict[str, int]:
+        """Of each run, as the broker has it."""
         view = self.ask("view")
-        return {run["name"]: run["holds"] for run in view["runs"]} if view else {}
+        return {run["name"]: run[what] for run in view["runs"]} if view else {}
+
+    def holds(self) -> dict[str, int]:
+        """How many workers each run holds."""
+        return self.view("holds")
 
     def until_holds(self, expected: dict[str, int], what: str) -> None:
         """Wait until runs hold so many workers, as the broker has it."""
@@ -157,7 +161,8 @@ class Story:
     late_start_s: float = 0.0
     #: Between the late call and the moment when the others had made room.
     room_after_s: float = 0.0
-    #: Between the kill of a driver and the moment when the others held all.
+    #: Between the kill of a driver and the moments when the others might have all, and had it.
+    free_after_s: float = 0.0
     back_after_s: float = 0.0
     #: What `umbel top` said.
     top: str = ""
@@ -191,7 +196,9 @@ def tell(scene: Scene) -> Story:
     scene.until_holds(WEIGHTS, "its worker has been given back")
     scene.processes["three"].kill()
     killed = time.time()
-    scene.until_holds({"one": 2, "two": 4}, "the others have the share of the one that was killed")
+    until(lambda: scene.view("may_have") == {"one": 2, "two": 4}, "the others may have its share")
+    story.free_after_s = time.time() - killed
+    scene.until_holds({"one": 2, "two": 4}, "the others have its share")
     story.back_after_s = time.time() - killed
     command = [str(Path(sys.executable).with_name("umbel")), "top", "--once", "--address", scene.address]
     top = subprocess.run(command, env=scene.env, capture_output=True, text=True, timeout=60, check=True)
@@ -221,12 +228,12 @@ def test_shares_are_within_a_tenth_of_the_weights_though_the_broker_was_killed_m
 
 def test_a_late_small_job_starts_within_five_seconds(story: Story) -> None:
     assert story.room_after_s < 5.0
-    # where starting a worker's process takes seconds already, because the machine is busy, that is not counted
-    assert story.late_start_s < 5.0 + story.alone_start_s
+    assert story.late_start_s < 5.0 + story.alone_start_s  # on a busy machine a process takes seconds to start
 
 
 def test_the_share_of_a_killed_driver_is_back_within_ten_seconds(story: Story) -> None:
-    assert story.back_after_s < 10.0
+    assert story.free_after_s < 10.0
+    assert story.back_after_s < 10.0 + story.alone_start_s
 
 
 def test_top_shows_who_holds_what(story: Story) -> None:
