@@ -57,6 +57,11 @@ class ModelVersion:
     # ---- what it is ----------------------------------------------------------------------------------------
 
     @property
+    def url(self) -> str:
+        """The URL of the store, without credentials."""
+        return self._objects.url
+
+    @property
     def model(self) -> str:
         """The name of the registered model."""
         return self._record.model

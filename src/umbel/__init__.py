@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from umbel.cluster.serving import Serving, serve
     from umbel.runtime.ab import ab
+    from umbel.runtime.batch_prediction import predict
     from umbel.runtime.comparison import diff
     from umbel.runtime.context import TrialContext, report, trial
     from umbel.runtime.data import read
@@ -68,6 +69,7 @@ _ERRORS = (
     "UntrustedError UsageError"
 )
 _HOMES = {
+    "umbel.runtime.batch_prediction": "predict",
     "umbel.cluster.serving": "Serving serve",
     "umbel.runtime.ab": "ab",
     "umbel.runtime.comparison": "diff",
@@ -138,6 +140,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     # models that are served
     "serve",
     "Serving",
+    "predict",
     "ab",
     "record_outcomes",
     "profile",
