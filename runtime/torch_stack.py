@@ -15,6 +15,7 @@ import torch
 
 from umbel.runtime.torch_data import Batch
 from umbel.runtime.torch_dropout import TrialDropout, Units, dropout_keys, trial_keys
+from umbel.runtime.torch_embedding import keep_padding_still
 from umbel.runtime.torch_structure import Facts, check_supported, difference, facts_of, refuse_differing
 from umbel.scheduler.errors import UsageError
 
@@ -178,6 +179,7 @@ class Forward:
     ) -> None:
         self._layout, self._loss, self._compute, self._units = layout, loss, compute, Units()
         self._template = copy.deepcopy(module).to(device, dtype)
+        keep_padding_still(self._template)
         self._dropouts = len(_dropouts(self._template))
         places = {part: place for place, part in enumerate(_dropouts(self._template))}
         for name, part in list(self._template.named_modules(remove_duplicate=False)):

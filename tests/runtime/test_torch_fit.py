@@ -252,6 +252,35 @@ def test_whole_numbers_stay_whole_and_several_inputs_are_passed() -> None:
 # ---- what comes out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_padding_of_an_embedding_is_not_trained(batch_size: int | None, grouped: bool) -> None:
+    def make(config: dict[str, Any]) -> nn.Module:
+        return nn.Sequential(nn.Embedding(5, 2, padding_idx=1), nn.Flatten(), nn.Linear(6, 1))
+
+    rng = np.random.default_rng(4)
+    words, target = rng.integers(0, 5, size=(9, 3)), rng.normal(size=(9, 1))
+    rates = [{"lr": 0.1, "seed": seed} for seed in range(3)]
+    given: Any = [(words, target)] * 3 if grouped else (words, target)
+    fitted = fit_many(make, given, rates, "mse", "sgd", steps=6, batch_size=batch_size, dtype="float64")
+    for trial, config in enumerate(rates):
+        torch.manual_seed(config["seed"])
+        module = make(config).double()
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        order = torch.Generator().manual_seed(config["seed"])
+        left: list[torch.Tensor] = []
+        for _ in range(6):
+            left = left or list(torch.randperm(9, generator=order).split(batch_size or 9))
+            rows = left.pop(0)
+            optimizer.zero_grad()
+            nn.functional.mse_loss(module(torch.as_tensor(words)[rows]), torch.as_tensor(target)[rows]).backward()
+            optimizer.step()
+        own = fitted.state_dict(trial)
+        assert not own["0.weight"][1].any()
+        for name, values in module.state_dict().items():
+            torch.testing.assert_close(own[name], values, rtol=1e-6, atol=1e-9)
+
+
 def test_state_dicts_load_and_predictions_are_the_modules() -> None:
     given_data = data(10)
     fitted = fit_many(net, tuple(part.numpy() for part in given_data), configs(3), nn.MSELoss(), steps=5)
