@@ -7,11 +7,12 @@ like the runtime's, commands import what they need when they run, so that `umbel
 
 from __future__ import annotations
 
-from umbel.cluster import cli_jobs, cli_manifest, cli_serve, cli_top
+from umbel.cluster import cli_cluster, cli_jobs, cli_manifest, cli_serve, cli_top
 from umbel.runtime.cli import app, main
 
 __all__ = ["app", "main"]
 
+cli_cluster.register(app)
 cli_jobs.register(app)
 cli_manifest.register(app)
 cli_serve.register(app)

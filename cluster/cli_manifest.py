@@ -59,6 +59,14 @@ def write_cron(config: ConfigOption = None, settings: SetOption = None, output: 
     _write("cron", config, settings, output)
 
 
+@_manifest.command("slurm")
+def write_slurm(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a script for sbatch that starts Ray across the allocation, runs the job there, and goes on if requeued."""
+    from umbel.cluster.slurm import slurm_script
+
+    _give(slurm_script(_read(config, settings)), output)
+
+
 @_manifest.command("image")
 def write_image(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
     """Write a Dockerfile that puts Umbel and the project on Ray's official image."""
