@@ -109,6 +109,8 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 export RAY_USAGE_STATS_ENABLED=0
+# The nodes end together, when the job is done: a node has nobody to say first that it is going.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 """
 
 
