@@ -19,8 +19,11 @@ import pyarrow.parquet as pq
 from umbel.scheduler.errors import StoreCorruptError, StoreError
 from umbel.storage.pickling import dumps
 
-__all__ = ["Encoded", "decode", "digest_of", "encode", "write_parquet"]
+__all__ = ["THREADS_FROM_BYTES", "Encoded", "decode", "digest_of", "encode", "read_parquet", "write_parquet"]
 
+#: Smaller Parquet files are decoded by the calling thread: it is no slower, and a process that ends right after Arrow's
+#: threads have begun is now and then aborted (apache/arrow#34314), after a command has done its work.
+THREADS_FROM_BYTES = 2**20
 _PARQUET_MAGIC = b"PAR1"
 _NPY_MAGIC = b"\x93NUMPY"
 _PICKLE_MAGIC = b"\x80"
@@ -157,8 +160,14 @@ def write_parquet(table: pa.Table) -> bytes:
     return data
 
 
+def read_parquet(data: bytes) -> pa.Table:
+    """The table that a Parquet file holds; page checksums are verified."""
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(use_threads=len(data) >= THREADS_FROM_BYTES)
+
+
 def _decode_parquet(data: bytes) -> object:
-    table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    table = read_parquet(data)
     metadata = dict(table.schema.metadata or {})
     kind = metadata.pop(_KIND, b"table")
     table = table.replace_schema_metadata(metadata or None)

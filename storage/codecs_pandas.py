@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from umbel.storage.codecs import write_parquet
+from umbel.storage.codecs import read_parquet, write_parquet
 
 __all__ = ["decode_pandas", "encode_pandas"]
 
@@ -45,7 +44,7 @@ def encode_pandas(value: Any, kind_key: bytes) -> bytes | None:
         table = pa.Table.from_pandas(frame, preserve_index=None)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **extra})
         data = write_parquet(table)
-        back = _to_frame(pq.ParquetFile(pa.BufferReader(data)).read())
+        back = _to_frame(read_parquet(data))
         return data if _same(back, frame) else None
     except Exception:  # whatever pandas or Arrow find wrong with it, pickle can take it
         return None

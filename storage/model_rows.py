@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from umbel.scheduler.errors import StoreCorruptError
 from umbel.storage import layout
 from umbel.storage.artifacts import read_artifact
-from umbel.storage.codecs import Encoded, digest_of, write_parquet
+from umbel.storage.codecs import Encoded, digest_of, read_parquet, write_parquet
 from umbel.storage.objects import ObjectStore
 from umbel.storage.packs import MODEL, MODEL_AT, PackedPlace, read_packed
 
@@ -88,7 +87,7 @@ def read_table(objects: ObjectStore, digest: str) -> pa.Table:
     """
     data = read_artifact(objects, digest)
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        return read_parquet(data)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreCorruptError(
             f"the artifact {digest} in the store {objects.url} is no table", got=f"{type(error).__name__}: {error}"

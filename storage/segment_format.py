@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from umbel.storage.codecs import THREADS_FROM_BYTES
 from umbel.storage.columns import python_values, strings
 
 __all__ = ["ColumnChoice", "SegmentDamagedError", "check_segment", "decode_segment", "encode_segment", "plain", "unify"]
@@ -87,7 +88,7 @@ def decode_segment(
     check_segment(data)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=verify_pages)
-        table = _read(file, columns)
+        table = _read(file, columns, len(data) >= THREADS_FROM_BYTES)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise SegmentDamagedError(f"can't be parsed: {error}") from error
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != _CRC_KEY.encode()}
@@ -111,14 +112,14 @@ def check_segment(data: bytes) -> None:
         raise SegmentDamagedError("its content does not match its checksum")
 
 
-def _read(file: pq.ParquetFile, columns: ColumnChoice) -> pa.Table:
+def _read(file: pq.ParquetFile, columns: ColumnChoice, use_threads: bool) -> pa.Table:
     if columns is None:
-        return file.read()
+        return file.read(use_threads=use_threads)
     names = file.schema_arrow.names
     wanted = [name for name in (columns(names) if callable(columns) else columns) if name in names]
     if any("." in name for name in wanted):  # to Parquet a dot means a nested field
-        return file.read().select(wanted)
-    return file.read(columns=wanted)
+        return file.read(use_threads=use_threads).select(wanted)
+    return file.read(columns=wanted, use_threads=use_threads)
 
 
 def _crc_position(data: bytes | bytearray) -> int:

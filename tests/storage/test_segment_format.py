@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -126,3 +130,22 @@ def test_unify_what_can_not_be_reconciled() -> None:
 def test_unify_numbers_too_large_for_floats() -> None:
     table = unify([pa.table({"a": [2**60 + 1]}), pa.table({"a": [0.5]})])
     assert table["a"].to_pylist() == [str(2**60 + 1), "0.5"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_small_files_start_no_threads() -> None:
+    script = """
+import os
+import pyarrow as pa
+from umbel.storage.codecs import decode, encode
+from umbel.storage.segment_format import decode_segment, encode_segment
+table = pa.table({name: list(range(100)) for name in "abc"})
+segment, value = encode_segment(table), encode(table).data
+before = len(os.listdir("/proc/self/task"))
+decode_segment(segment)
+decode_segment(segment, ["a", "b"])
+decode(value)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
