@@ -57,6 +57,8 @@ def check_fit(
     if not isinstance(found, torch.Tensor) or found.ndim > 0:
         shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise UsageError("the loss is not one number", got=str(shape), expected="the mean over rows: reduction='mean'")
+    if data.weights is not None:
+        _check_mean(own, alone, loss, data, data.weights)
     try:
         leaves = layout.leaves(small.flat)
         losses = forward.training_losses(small, leaves, batch, 0, trial_run=True)
@@ -85,6 +87,30 @@ def _check_shapes(loss: Loss, output: object, target: torch.Tensor) -> None:
         got=f"output {_shown(output)}, target {_shown(target)}",
         expected="the same shape",
         hint=hint,
+    )
+
+
+def _check_mean(
+    own: torch.nn.Module, alone: dict[str, torch.Tensor], loss: Loss, data: Data, weights: torch.Tensor
+) -> None:
+    """Weights, and so padding, are of use only for losses that are the mean of what each row by itself would give."""
+    counts = weights > 0
+    inputs, target = tuple(part[counts] for part in data.inputs), data.target[counts]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            output = torch.func.functional_call(own.eval(), alone, inputs)
+            whole = loss(output, target)
+            mean = weighted_loss(loss, output, target, torch.ones_like(weights[counts]))
+        except Exception:  # vmap's, of which the next check tells; or it wants as many rows as a group has
+            return
+    if torch.allclose(whole.double(), mean.double(), rtol=1e-3, atol=1e-6, equal_nan=True):
+        return
+    raise UsageError(
+        "the loss is not the mean over rows, which weights and groups of unequal length need",
+        got=f"{float(whole):.6g} for {len(target)} rows, {float(mean):.6g} as the mean of each row's own loss",
+        expected="a loss that is the mean over rows; or no weights, and groups of equal length",
+        hint="reduction='sum', class weights and ignored targets (ignore_index) make it something else: "
+        "give such rows a weight of 0 instead",
     )
 
 

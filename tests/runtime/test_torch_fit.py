@@ -499,6 +499,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"data": (np.ones((6, 3)), np.ones(6)), "weights": np.ones(6)},
         "differ in shape",
     ),
+    "ignored targets among groups of unequal length": (
+        {
+            "make_module": lambda c: nn.Linear(3, 2),
+            "data": [(np.ones((4, 3)), np.array([0, 1, -100, 1])), (np.ones((3, 3)), np.array([0, 1, 1]))],
+            "loss": "cross_entropy",
+        },
+        r"not the mean over rows[^$]*7 rows[^$]*ignore_index",
+    ),
+    "a sum with weights": (
+        {"loss": nn.MSELoss(reduction="sum"), "weights": np.ones(6)},
+        "not the mean over rows",
+    ),
     "a loss's class": ({"loss": nn.MSELoss}, r"the loss is a class[^$]*MSELoss\(\)"),
     "a module": ({"make_module": nn.Linear(3, 1)}, "no function that makes a module[^$]*a Linear"),
     "a function of nothing": ({"make_module": lambda: nn.Linear(3, 1)}, "can't be called with a config"),
