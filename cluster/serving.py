@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -23,6 +25,8 @@ __all__ = ["Serving", "serve"]
 
 #: The port of Ray Serve's own documentation.
 PORT = 8000
+#: Seconds that a server gets to answer what is under way and to write its log.
+STOP_S = 30.0
 
 
 class Serving:
@@ -89,8 +93,14 @@ class Serving:
         import ray
         from ray import serve as ray_serve
 
+        # Ray never answers if its own processes are gone, as after a SIGTERM to the whole process group.
+        ending = threading.Thread(target=ray_serve.delete, args=(self.name,), name="umbel-stop", daemon=True)
+        ending.start()
         try:
-            ray_serve.delete(self.name)
+            ending.join(STOP_S)
+            if ending.is_alive():
+                text = f"the server did not end within {STOP_S:g} s: the last seconds of its log may be lost"
+                warnings.warn(text, UserWarning, stacklevel=2)
         finally:
             if self._owns_ray:
                 ray.shutdown()
