@@ -28,6 +28,8 @@ __all__ = ["read_predictions"]
 _TIME = pa.timestamp("us", tz="UTC")
 #: Objects that are read at once, from stores whose answers take time.
 _READERS = 32
+#: Fewer rows are joined by the calling thread; `umbel.storage.codecs.THREADS_FROM_BYTES` says why.
+_THREADS_FROM_ROWS = 200_000
 
 
 def read_predictions(objects: ObjectStore, model: str, since: datetime | None = None) -> pa.Table:
@@ -58,7 +60,12 @@ def read_predictions(objects: ObjectStore, model: str, since: datetime | None = 
     outcomes = _first_of_each(outcomes, ["request_id"]).rename_columns(
         ["request_id", "outcome", "outcome_json", "outcome_time"]
     )
-    joined = _numbered(rows).join(outcomes, "request_id").sort_by("position").drop_columns(["position"])
+    joined = (
+        _numbered(rows)
+        .join(outcomes, "request_id", use_threads=len(rows) > _THREADS_FROM_ROWS)
+        .sort_by("position")
+        .drop_columns(["position"])
+    )
     return joined.combine_chunks().replace_schema_metadata({DROPPED_KEY: str(dropped)})
 
 
@@ -108,7 +115,9 @@ def _read_all(objects: ObjectStore, paths: Sequence[str]) -> Iterator[tuple[pa.T
 def _first_of_each(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     """The first row of each combination of keys, in their order."""
     numbered = _numbered(table).select([*keys, "position"])
-    first = numbered.group_by(list(keys)).aggregate([("position", "min")])["position_min"]
+    first = numbered.group_by(list(keys), use_threads=len(table) > _THREADS_FROM_ROWS).aggregate([("position", "min")])[
+        "position_min"
+    ]
     return table if len(first) == len(table) else table.take(first.combine_chunks().sort())
 
 
