@@ -150,6 +150,11 @@ def check_supported(module: object, *, weighted: bool, mixed: bool) -> None:
                 f"recurrent layers can't be trained as one: torch.func does not support them ({said})",
                 hint=f"a convolution or windows of the series as inputs; or {alone}",
             )
+        if nn.utils.parametrize.is_parametrized(part):
+            raise UsageError(
+                f"parametrized layers, such as weight_norm and spectral_norm make, can't be trained as one ({said})",
+                hint=f"the layer itself, with weight_decay; or {alone}",
+            )
         if isinstance(part, nn.modules.dropout._DropoutNd) and type(part) is not nn.Dropout and part.p > 0:
             raise UsageError(f"of the dropout layers only nn.Dropout is supported ({said})", hint=alone)
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats and (weighted or mixed):

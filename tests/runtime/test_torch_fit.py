@@ -478,6 +478,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "branches": ({"make_module": lambda c: Branching()}, "does not support the forward pass of Branching"),
     "random numbers": ({"make_module": lambda c: Noisy()}, "forward pass of Noisy[^$]*random"),
     "recurrent": ({"make_module": lambda c: Recurrent()}, "memory is a LSTM"),
+    "parametrized": (
+        {"make_module": lambda c: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 1)))},
+        "weight_norm[^$]*0 is a ParametrizedLinear",
+    ),
     "other dropout": ({"make_module": lambda c: nn.Sequential(net(c), nn.AlphaDropout(0.1))}, "1 is a AlphaDropout"),
     "lazy": ({"make_module": lambda c: nn.LazyLinear(1)}, "lazy"),
     "no parameters": ({"make_module": lambda c: nn.Tanh()}, "no parameter to train"),
