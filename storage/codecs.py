@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from umbel.scheduler.errors import StoreCorruptError, StoreError
+from umbel.storage.arrow_bytes import arrow_reader
 from umbel.storage.pickling import dumps
 
 __all__ = ["THREADS_FROM_BYTES", "Encoded", "decode", "digest_of", "encode", "read_parquet", "write_parquet"]
@@ -162,7 +163,7 @@ def write_parquet(table: pa.Table) -> bytes:
 
 def read_parquet(data: bytes) -> pa.Table:
     """The table that a Parquet file holds; page checksums are verified."""
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    file = pq.ParquetFile(arrow_reader(data), page_checksum_verification=True)
     return file.read(use_threads=len(data) >= THREADS_FROM_BYTES)
 
 

@@ -8,7 +8,6 @@ is read without. Runs that are not done are read from their segments. It must no
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError, StoreError
 from umbel.storage import layout
+from umbel.storage.arrow_bytes import arrow_reader
 from umbel.storage.columns import binaries, strings
 from umbel.storage.mentions import RunMentions, parse_mentions, scan_mentions
 from umbel.storage.objects import ObjectStore
@@ -93,7 +93,7 @@ def _read_index(objects: ObjectStore) -> dict[str, bytes]:
     paths = [path for path in objects.list(layout.MENTIONS_INDEX) if path.endswith(".parquet")]
     for data in _read_all(objects, paths, _READERS).values():
         try:
-            table = pq.read_table(io.BytesIO(data), columns=["path", "data"])
+            table = pq.read_table(arrow_reader(data), columns=["path", "data"])
         except (pa.ArrowException, OSError, KeyError):
             continue  # damaged, or of another version: what it held is read anew
         found.update(zip(table["path"].to_pylist(), table["data"].to_pylist(), strict=True))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from umbel.storage.arrow_bytes import arrow_reader
 from umbel.storage.codecs import THREADS_FROM_BYTES
 from umbel.storage.columns import python_values, strings
 
@@ -87,7 +88,7 @@ def decode_segment(
     """
     check_segment(data)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=verify_pages)
+        file = pq.ParquetFile(arrow_reader(data), page_checksum_verification=verify_pages)
         table = _read(file, columns, len(data) >= THREADS_FROM_BYTES)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise SegmentDamagedError(f"can't be parsed: {error}") from error
