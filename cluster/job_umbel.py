@@ -115,5 +115,6 @@ def stage_umbel(folder: Path) -> list[Path]:
         return staged
     described = folder / f"umbel-{found.version}.dist-info"
     described.mkdir()
-    (described / "METADATA").write_text(found.read_text("METADATA") or "", encoding="utf-8")
+    text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""  # an egg-info has the latter
+    (described / "METADATA").write_text(text, encoding="utf-8")
     return [*staged, described]

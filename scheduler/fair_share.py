@@ -96,6 +96,7 @@ class _Tenant:
     runs: list[_Run] = field(default_factory=list)
     used: dict[str, float] = field(default_factory=dict)
     #: Workers that it has, less those given to it so far: of two that are equally entitled, who has one keeps it.
+    #: Those that hold nothing don't count, since there is enough of nothing for everybody.
     keeps: int = 0
 
 
@@ -137,7 +138,7 @@ class _Sharing:
                 tenant.cap[name] = min(amount, tenant.cap.get(name, amount))
             lines = [_Line(d, {n: a for n, a in d.needs.items() if a > 0}) for d in claim.demands]
             tenant.runs.append(_Run(order, claim, lines))
-            tenant.keeps += sum(min(demand.held, demand.wanted) for demand in claim.demands)
+            tenant.keeps += sum(min(line.demand.held, line.demand.wanted) for line in lines if line.needs)
 
     # ---- phases --------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class _Sharing:
 
     def _give(self, tenant: _Tenant, run: _Run, line: _Line) -> None:
         line.given += 1
-        tenant.keeps -= 1
+        tenant.keeps -= bool(line.needs)
         for name, amount in line.needs.items():
             self._left[name] -= amount
             for used in (tenant.used, run.used):

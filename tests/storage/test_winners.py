@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import umbel
@@ -23,7 +24,7 @@ def won(found: Winners) -> list[tuple[str, int]]:
 
 def two_keys(config: dict[str, Any]) -> umbel.Result:
     loss = abs(config["x"] - config["horizon"]) + config["horizon"] / 10 + (config["country"] == "b,c")
-    return umbel.Result({"loss": loss}, model=str(config))
+    return umbel.Result({"loss": loss}, model=np.array(str(config)))
 
 
 def test_several_keys(tmp_path: Path) -> None:
@@ -42,10 +43,10 @@ def test_several_keys(tmp_path: Path) -> None:
 
 def test_no_keys(tmp_path: Path) -> None:
     def trial(config: dict[str, Any]) -> umbel.Result:
-        return umbel.Result({"loss": -config["x"]}, model=config["x"])
+        return umbel.Result({"loss": -config["x"]}, model=np.array(config["x"]))
 
     sweep = umbel.sweep(trial, space={"x": [0, 1, 2]}, search="grid", metric="loss", name="fit")
-    graph = umbel.task(lambda best: [best[0].value], name="refit").bind(sweep.best())
+    graph = umbel.task(lambda best: np.array([best[0].value]), name="refit").bind(sweep.best())
     run = umbel.run(graph, store=str(tmp_path), name="fit", executor="inline", progress="quiet")
     assert won(find_winners(run, None, None, None)) == [("all", 2)]
     registry = umbel.open_store(str(tmp_path)).registry
@@ -57,7 +58,7 @@ def test_no_keys(tmp_path: Path) -> None:
 
 def test_keys_called_like_columns(tmp_path: Path) -> None:
     def trial(config: dict[str, Any]) -> umbel.Result:
-        return umbel.Result({"loss": config["x"]}, model=config["group"])
+        return umbel.Result({"loss": config["x"]}, model=np.array(config["group"]))
 
     run, _ = fit(tmp_path, trial, over={"group": ["a", "b"]}, metric="loss")
     version = umbel.open_store(str(tmp_path)).registry.register(run, model="m")
@@ -67,7 +68,7 @@ def test_keys_called_like_columns(tmp_path: Path) -> None:
 
 
 def two_metrics(config: dict[str, Any]) -> umbel.Result:
-    return umbel.Result({"error": 3 - config["x"], "cost": config["x"]}, model=config["x"])
+    return umbel.Result({"error": 3 - config["x"], "cost": config["x"]}, model=np.array(config["x"]))
 
 
 def test_of_a_pareto_set_the_best_by_one_metric(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_of_a_pareto_set_the_best_by_one_metric(tmp_path: Path) -> None:
         keep="all",
         name="fit",
     )
-    graph = umbel.task(lambda best: len(str(best)), name="refit").map(sweep.best())
+    graph = umbel.task(lambda best: np.array(len(str(best))), name="refit").map(sweep.best())
     run = umbel.run(graph, store=str(tmp_path), name="fit", executor="inline", progress="quiet")
     assert run.best().num_rows == 8
     assert won(find_winners(run, None, None, None, "error")) == [("a", 3), ("b", 7)]
@@ -101,7 +102,7 @@ def test_of_a_pareto_set_the_best_by_one_metric(tmp_path: Path) -> None:
 
 def test_groups_that_fail_are_named(tmp_path: Path) -> None:
     def trial(config: dict[str, Any]) -> umbel.Result:
-        return umbel.Result({"loss": math.nan if config["g"] == "b" else config["x"]}, model=config["x"])
+        return umbel.Result({"loss": math.nan if config["g"] == "b" else config["x"]}, model=np.array(config["x"]))
 
     @umbel.task(on_failure="skip")
     def refit(best: umbel.Best) -> object:
