@@ -2,7 +2,8 @@
 
 `ray symmetric-run` would start Ray, too, but it ends with `ray stop`, which ends whatever else the same user runs with
 Ray on these nodes, refuses to start where there is such another, and reports success if the head did not start. So the
-script starts `ray start --block` as one step of the job, which Slurm ends with the job (docs/decisions/0022-ray-under-slurm.md).
+script starts `ray start --block` as one step of the job, which Slurm ends with the job: see
+docs/decisions/0022-ray-under-slurm.md.
 """
 
 from __future__ import annotations
