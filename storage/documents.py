@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError
-from umbel.storage.artifacts import put_content
-from umbel.storage.codecs import digest_of
-from umbel.storage.objects import ObjectStore
+from umbel.storage.objects.interface import ObjectStore
+from umbel.storage.values.artifacts import put_content
+from umbel.storage.values.codecs import digest_of
 
 __all__ = ["create_document", "document_digest", "put_document", "read_document"]
 

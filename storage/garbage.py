@@ -25,13 +25,13 @@ import pyarrow as pa
 
 from umbel.scheduler.errors import NotFoundError, StoreError
 from umbel.storage import layout
-from umbel.storage.artifacts import REFRESH_AFTER
-from umbel.storage.model_rows import read_rows
-from umbel.storage.objects import ObjectInfo, ObjectStore
-from umbel.storage.ownership import owner_status
-from umbel.storage.registry_records import read_version
-from umbel.storage.run_records import read_run_record
-from umbel.storage.segment_format import decode_segment
+from umbel.storage.objects.interface import ObjectInfo, ObjectStore
+from umbel.storage.registry.model_rows import read_rows
+from umbel.storage.registry.records import read_version
+from umbel.storage.runs.ownership import owner_status
+from umbel.storage.runs.records import read_run_record
+from umbel.storage.runs.segment_format import decode_segment
+from umbel.storage.values.artifacts import REFRESH_AFTER
 
 __all__ = ["GRACE", "Garbage", "GarbageItem", "find_garbage", "remove_garbage"]
 

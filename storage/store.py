@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
 from umbel.storage import layout
-from umbel.storage.artifacts import put_content
-from umbel.storage.codecs import digest_of
 from umbel.storage.documents import create_document, put_document, read_document
-from umbel.storage.graph_record import GraphRecord, near_names
-from umbel.storage.objects import FIRST_CONTACT_S, ObjectStore
-from umbel.storage.revealed import revealed
-from umbel.storage.run import Run, run_status
-from umbel.storage.run_records import check_version, read_end, read_run_record
+from umbel.storage.objects.interface import FIRST_CONTACT_S, ObjectStore
+from umbel.storage.runs.graph_record import GraphRecord, near_names
+from umbel.storage.runs.records import check_version, read_end, read_run_record
+from umbel.storage.runs.revealed import revealed
+from umbel.storage.runs.run import Run, run_status
+from umbel.storage.values.artifacts import put_content
+from umbel.storage.values.codecs import digest_of
 
 if TYPE_CHECKING:
-    from umbel.storage.downstream import Downstream
-    from umbel.storage.registry import Registry
+    from umbel.storage.lineage.downstream import Downstream
+    from umbel.storage.registry.registry import Registry
 
 __all__ = ["RunSummary", "Store", "open_store"]
 
@@ -148,7 +148,7 @@ class Store:
     @property
     def registry(self) -> Registry:
         """The registered models of this store."""
-        from umbel.storage.registry import Registry
+        from umbel.storage.registry.registry import Registry
 
         return Registry(self.objects)
 
@@ -166,7 +166,7 @@ class Store:
         Cost: a small read a run that is done (on object storage one for many of them, once a search has gathered
         these); a run that is not done is read from its segments.
         """
-        from umbel.storage.downstream import find_downstream
+        from umbel.storage.lineage.downstream import find_downstream
 
         self.check_format()
         return find_downstream(self.objects, digest)

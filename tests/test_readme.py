@@ -94,7 +94,7 @@ def test_links_lead_somewhere() -> None:
 def test_the_readme_names_every_command() -> None:
     from typer.main import get_command
 
-    from umbel.cluster.cli import app
+    from umbel.cluster.cli.app import app
 
     section = README[README.index("## The command line") :].partition("\n## ")[0]
     named = re.findall(r"^umbel ([\w-]+)", section, re.MULTILINE)

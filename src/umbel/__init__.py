@@ -10,27 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from umbel.cluster.serving import Serving, serve
-    from umbel.runtime.ab import ab
-    from umbel.runtime.batch_prediction import predict
-    from umbel.runtime.comparison import diff
-    from umbel.runtime.context import TrialContext, report, trial
-    from umbel.runtime.data import read
-    from umbel.runtime.drift import drift, profile
-    from umbel.runtime.fused import fused
-    from umbel.runtime.fused_configs import Configs
-    from umbel.runtime.nodes import Node, Sweep
-    from umbel.runtime.product import product
-    from umbel.runtime.replay import replay
-    from umbel.runtime.results import Best, Result
-    from umbel.runtime.run import run
-    from umbel.runtime.served import record_outcomes
-    from umbel.runtime.share import Share
-    from umbel.runtime.sql import read_sql
-    from umbel.runtime.sweep import sweep
-    from umbel.runtime.task import Task, task
-    from umbel.runtime.tuner import Tuner
-    from umbel.runtime.why_failed import why_failed
+    from umbel.cluster.serving.serve import Serving, serve
+    from umbel.runtime.answers.comparison import diff
+    from umbel.runtime.answers.replay import replay
+    from umbel.runtime.answers.why_failed import why_failed
+    from umbel.runtime.driver.run import run
+    from umbel.runtime.fused.configs import Configs
+    from umbel.runtime.fused.decorator import fused
+    from umbel.runtime.graph.data import read
+    from umbel.runtime.graph.nodes import Node, Sweep
+    from umbel.runtime.graph.product import product
+    from umbel.runtime.graph.sql import read_sql
+    from umbel.runtime.graph.sweep import sweep
+    from umbel.runtime.graph.task import Task, task
+    from umbel.runtime.leases.context import TrialContext, report, trial
+    from umbel.runtime.leases.results import Best, Result
+    from umbel.runtime.production.ab import ab
+    from umbel.runtime.production.batch_prediction import predict
+    from umbel.runtime.production.drift import drift, profile
+    from umbel.runtime.production.served import record_outcomes
+    from umbel.runtime.sharing.share import Share
+    from umbel.runtime.tuner.tuner import Tuner
     from umbel.scheduler.errors import (
         ClusterUnavailableError,
         CodeError,
@@ -55,11 +55,12 @@ if TYPE_CHECKING:
         UntrustedError,
         UsageError,
     )
-    from umbel.scheduler.pruning import Asha, Hyperband, Median
-    from umbel.storage.model_version import ModelVersion
-    from umbel.storage.registered_model import RegisteredModel
-    from umbel.storage.registry import Registry
-    from umbel.storage.run import Run
+    from umbel.scheduler.search.domains import Constant
+    from umbel.scheduler.search.pruning import Asha, Hyperband, Median
+    from umbel.storage.registry.model_version import ModelVersion
+    from umbel.storage.registry.registered_model import RegisteredModel
+    from umbel.storage.registry.registry import Registry
+    from umbel.storage.runs.run import Run
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
@@ -69,33 +70,34 @@ _ERRORS = (
     "UntrustedError UsageError"
 )
 _HOMES = {
-    "umbel.runtime.batch_prediction": "predict",
-    "umbel.cluster.serving": "Serving serve",
-    "umbel.runtime.ab": "ab",
-    "umbel.runtime.comparison": "diff",
-    "umbel.runtime.context": "TrialContext report trial",
-    "umbel.runtime.data": "read",
-    "umbel.runtime.fused": "fused",
-    "umbel.runtime.fused_configs": "Configs",
-    "umbel.runtime.drift": "drift profile",
-    "umbel.runtime.nodes": "Node Sweep",
-    "umbel.runtime.product": "product",
-    "umbel.runtime.replay": "replay",
-    "umbel.runtime.results": "Best Result",
-    "umbel.runtime.run": "run",
-    "umbel.runtime.served": "record_outcomes",
-    "umbel.runtime.share": "Share",
-    "umbel.runtime.sql": "read_sql",
-    "umbel.runtime.sweep": "sweep",
-    "umbel.runtime.task": "Task task",
-    "umbel.runtime.tuner": "Tuner",
-    "umbel.runtime.why_failed": "why_failed",
+    "umbel.runtime.production.batch_prediction": "predict",
+    "umbel.cluster.serving.serve": "Serving serve",
+    "umbel.runtime.production.ab": "ab",
+    "umbel.runtime.answers.comparison": "diff",
+    "umbel.runtime.leases.context": "TrialContext report trial",
+    "umbel.runtime.graph.data": "read",
+    "umbel.runtime.fused.decorator": "fused",
+    "umbel.runtime.fused.configs": "Configs",
+    "umbel.runtime.production.drift": "drift profile",
+    "umbel.runtime.graph.nodes": "Node Sweep",
+    "umbel.runtime.graph.product": "product",
+    "umbel.runtime.answers.replay": "replay",
+    "umbel.runtime.leases.results": "Best Result",
+    "umbel.runtime.driver.run": "run",
+    "umbel.runtime.production.served": "record_outcomes",
+    "umbel.runtime.sharing.share": "Share",
+    "umbel.runtime.graph.sql": "read_sql",
+    "umbel.runtime.graph.sweep": "sweep",
+    "umbel.runtime.graph.task": "Task task",
+    "umbel.runtime.tuner.tuner": "Tuner",
+    "umbel.runtime.answers.why_failed": "why_failed",
     "umbel.scheduler.errors": _ERRORS,
-    "umbel.scheduler.pruning": "Asha Hyperband Median",
-    "umbel.storage.model_version": "ModelVersion",
-    "umbel.storage.registered_model": "RegisteredModel",
-    "umbel.storage.registry": "Registry",
-    "umbel.storage.run": "Run",
+    "umbel.scheduler.search.domains": "Constant",
+    "umbel.scheduler.search.pruning": "Asha Hyperband Median",
+    "umbel.storage.registry.model_version": "ModelVersion",
+    "umbel.storage.registry.registered_model": "RegisteredModel",
+    "umbel.storage.registry.registry": "Registry",
+    "umbel.storage.runs.run": "Run",
     "umbel.storage.store": "Store open_store",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -112,6 +114,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "sweep",
     "Sweep",
     "Node",
+    # a dimension of a search that is the same value, whatever it is, in all trials
+    "Constant",
     # which trials are stopped early
     "Asha",
     "Hyperband",

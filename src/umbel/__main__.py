@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.cluster.cli import main
+from umbel.cluster.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from umbel.runtime.gates import (
+    from umbel.runtime.production.gates import (
         Gate,
         GateResult,
         GroupEvidence,
@@ -35,7 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'umbel.gates' has no attribute {name!r}")
-    value = getattr(import_module("umbel.runtime.gates"), name)
+    value = getattr(import_module("umbel.runtime.production.gates"), name)
     globals()[name] = value  # the next look-up is free
     return value
 

@@ -12,16 +12,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from umbel.runtime.torch_builder import builder
-    from umbel.runtime.torch_fit import fit_many
-    from umbel.runtime.torch_fitted import Fitted
+    from umbel.runtime.torch.builder import builder
+    from umbel.runtime.torch.fit import fit_many
+    from umbel.runtime.torch.fitted import Fitted
 
 __all__ = ["Fitted", "builder", "fit_many"]
 
 _HOME_OF = {
-    "Fitted": "umbel.runtime.torch_fitted",
-    "builder": "umbel.runtime.torch_builder",
-    "fit_many": "umbel.runtime.torch_fit",
+    "Fitted": "umbel.runtime.torch.fitted",
+    "builder": "umbel.runtime.torch.builder",
+    "fit_many": "umbel.runtime.torch.fit",
 }
 
 

@@ -85,8 +85,8 @@ def drive_optuna(groups: int) -> dict[str, Any]:
     """The same by Optuna alone."""
     import optuna
 
-    from umbel.scheduler.adaptive import study_seed
     from umbel.scheduler.identity import group_key
+    from umbel.scheduler.search.adaptive import study_seed
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     best: list[float] = []

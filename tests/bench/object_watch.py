@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umbel.storage.objects_local import LocalObjectStore
+from umbel.storage.objects.local import LocalObjectStore
 
 __all__ = ["ObjectWatch", "watch_objects"]
 

@@ -20,7 +20,7 @@ from tests.bench.isolation import Isolated
 from tests.bench.measurement import Measurement, at_most
 from tests.bench.workload import GROUPS, noop_sweep, run, start_ray
 from tests.seaweedfs import seaweedfs
-from umbel.storage.ownership import Ownership
+from umbel.storage.runs.ownership import Ownership
 from umbel.storage.store import Store
 
 __all__ = ["LIMIT_S", "measure"]

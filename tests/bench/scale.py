@@ -15,9 +15,9 @@ from statistics import mean
 
 from umbel.scheduler import sharing
 from umbel.scheduler.graph import NodeId
-from umbel.scheduler.simulation_bounds import in_order_s
-from umbel.scheduler.simulation_setup import MachineKind, one_sweep
-from umbel.scheduler.simulator import simulate
+from umbel.scheduler.simulation.bounds import in_order_s
+from umbel.scheduler.simulation.setup import MachineKind, one_sweep
+from umbel.scheduler.simulation.simulator import simulate
 
 SLOTS = 8
 SEEDS = (0, 1, 2)

@@ -20,9 +20,9 @@ from typing import Any
 from tests.bench.isolation import Isolated
 from tests.bench.measurement import Measurement, at_most
 from umbel.scheduler.graph import NodeId
-from umbel.scheduler.simulation_bounds import in_order_s
-from umbel.scheduler.simulation_setup import Faults, MachineKind, Network, one_sweep
-from umbel.scheduler.simulator import simulate
+from umbel.scheduler.simulation.bounds import in_order_s
+from umbel.scheduler.simulation.setup import Faults, MachineKind, Network, one_sweep
+from umbel.scheduler.simulation.simulator import simulate
 
 __all__ = ["LIMIT_S", "measure"]
 

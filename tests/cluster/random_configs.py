@@ -6,8 +6,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from umbel.cluster.config import SCHEDULERS, ClusterConfig, Credentials, FaultTolerance, Group, Head, Queue
-from umbel.cluster.config_work import UPGRADES, Cron, Job, Service, Slurm
+from umbel.cluster.config.cluster_config import (
+    SCHEDULERS,
+    ClusterConfig,
+    Credentials,
+    FaultTolerance,
+    Group,
+    Head,
+    Queue,
+)
+from umbel.cluster.config.work import UPGRADES, Cron, Job, Service, Slurm
 
 __all__ = ["configs"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import umbel
-from umbel.cluster.serving_app import ServingApp
-from umbel.cluster.serving_server import ModelServer
-from umbel.cluster.serving_settings import ServeSettings, make_settings
-from umbel.storage.model_version import ModelVersion
+from umbel.cluster.serving.app import ServingApp
+from umbel.cluster.serving.server import ModelServer
+from umbel.cluster.serving.settings import ServeSettings, make_settings
+from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.store import Store
 
 GROUPS = ["DEU", "FRA", "ITA"]

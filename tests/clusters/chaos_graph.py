@@ -15,7 +15,7 @@ import numpy as np
 from ray import tune
 
 import umbel
-from umbel.runtime.nodes import Node
+from umbel.runtime.graph.nodes import Node
 
 GROUPS = 40
 TRIALS = 500

@@ -20,8 +20,8 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
 import umbel
-from umbel.runtime.broker import find_broker
-from umbel.runtime.ray_cluster import connect
+from umbel.runtime.executors.ray_cluster import connect
+from umbel.runtime.sharing.broker import find_broker
 
 
 @umbel.task

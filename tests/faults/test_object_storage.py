@@ -16,8 +16,8 @@ from tests.faults.conftest import Cluster
 from tests.faults.s3_driver import GROUPS, TRIALS
 from tests.faulty_proxy import faulty_proxy
 from tests.seaweedfs import S3Server
-from umbel.storage.columns import int_values
-from umbel.storage.segments import read_segments
+from umbel.storage.runs.segments import read_segments
+from umbel.storage.values.columns import int_values
 
 pytestmark = pytest.mark.ray
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from umbel.storage.objects import ObjectStore
-from umbel.storage.predictions import PredictionLog, write_outcomes
+from umbel.storage.objects.interface import ObjectStore
+from umbel.storage.predictions.log import PredictionLog, write_outcomes
 
 START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 

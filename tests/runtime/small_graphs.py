@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 import umbel
-from umbel.runtime.nodes import Sweep
+from umbel.runtime.graph.nodes import Sweep
 
 
 def score(config: dict[str, Any]) -> dict[str, float]:

@@ -78,7 +78,7 @@ COMMANDS = [
 COMMAND = """
 import sys
 
-from umbel.runtime import cli
+from umbel.runtime.cli import app as cli
 
 try:
     cli.main()

@@ -10,9 +10,9 @@ import pytest
 
 import umbel
 from tests.bench.object_watch import watch_objects
-from umbel.runtime import running_lease, trial_lease
+from umbel.runtime.leases import running_lease, trial_lease
 from umbel.scheduler.errors import NotFoundError, StoreCorruptError
-from umbel.storage.run import Run
+from umbel.storage.runs.run import Run
 
 SPACE = {"x": list(range(50))}
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ray import tune
 
 import umbel
-from umbel.runtime.nodes import Node, Sweep
+from umbel.runtime.graph.nodes import Node, Sweep
 
 COUNTRIES = ["DEU", "FRA", "ITA"]
 #: Items of an array that is too large to travel in messages.

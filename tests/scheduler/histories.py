@@ -36,8 +36,8 @@ from umbel.scheduler.protocol import (
     WorkerId,
     WorkerLost,
 )
-from umbel.scheduler.simulation_measures import Simulation
-from umbel.scheduler.simulation_setup import (
+from umbel.scheduler.simulation.measures import Simulation
+from umbel.scheduler.simulation.setup import (
     Autoscaler,
     Costs,
     Faults,
@@ -47,7 +47,7 @@ from umbel.scheduler.simulation_setup import (
     Scenario,
     lognormal_seconds,
 )
-from umbel.scheduler.simulator import Simulator
+from umbel.scheduler.simulation.simulator import Simulator
 from umbel.scheduler.transitions import Transition
 
 #: The result of an element, as the plain model sees it.

@@ -1,4 +1,4 @@
-"""The rules of pruning once more, as plainly as they can be said: what `umbel.scheduler.pruning` is held to.
+"""The rules of pruning once more, as plainly as they can be said: what `umbel.scheduler.search.pruning` is held to.
 
 Nothing here is shared with it. Marks are as rows hold them: dicts with "rung", "step", "value", "of" and, if there was
 one, "cutoff".

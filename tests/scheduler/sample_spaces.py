@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from umbel.scheduler.domains import Choice, Column, Constant, Domain
-from umbel.scheduler.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
+from umbel.scheduler.search.domains import Choice, Column, Constant, Domain
+from umbel.scheduler.search.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
 

@@ -23,8 +23,8 @@ from umbel.scheduler.protocol import (
     WorkerJoined,
     WorkerLost,
 )
-from umbel.scheduler.simulation_setup import Faults, one_sweep
-from umbel.scheduler.simulator import simulate
+from umbel.scheduler.simulation.setup import Faults, one_sweep
+from umbel.scheduler.simulation.simulator import simulate
 
 TRIALS, SHAPE = NodeId(0), ShapeId(0)
 

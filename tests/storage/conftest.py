@@ -10,8 +10,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
-from umbel.storage.objects import ObjectStore
-from umbel.storage.segments import SegmentWriter
+from umbel.storage.objects.interface import ObjectStore
+from umbel.storage.runs.segments import SegmentWriter
 from umbel.storage.store import Store, open_store
 
 COUNTRIES = ["DEU", "FRA", "ITA"]

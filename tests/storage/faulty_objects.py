@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from umbel.scheduler.errors import StoreUnavailableError
-from umbel.storage.objects import ObjectInfo, ObjectStore
+from umbel.storage.objects.interface import ObjectInfo, ObjectStore
 
 __all__ = ["FAULTS", "FaultyObjectStore", "VirtualTime"]
 

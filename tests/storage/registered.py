@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.storage.conftest import TRIALS, trials_table, values_table, write_segment
-from umbel.storage.artifacts import put_artifact
-from umbel.storage.codecs import encode
 from umbel.storage.store import Store
+from umbel.storage.values.artifacts import put_artifact
+from umbel.storage.values.codecs import encode
 
 
 @dataclass(frozen=True)

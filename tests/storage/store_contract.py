@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreError, UsageError
-from umbel.storage.objects import ObjectStore
+from umbel.storage.objects.interface import ObjectStore
 
 #: Run by other processes: opens the store that was pickled, and tries to create one object.
 CREATE = """

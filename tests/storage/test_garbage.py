@@ -11,13 +11,13 @@ import pytest
 
 from tests.storage.conftest import Write, trials_table, write_segment
 from tests.storage.registered import Scale, add_refits, add_run
-from umbel.storage.artifacts import REFRESH_AFTER, put_artifact, put_content
-from umbel.storage.codecs import encode
 from umbel.storage.garbage import GRACE, find_garbage, remove_garbage
 from umbel.storage.layout import artifact, mentions
-from umbel.storage.ownership import Ownership
-from umbel.storage.packs import pack_models
+from umbel.storage.runs.ownership import Ownership
 from umbel.storage.store import Store, open_store
+from umbel.storage.values.artifacts import REFRESH_AFTER, put_artifact, put_content
+from umbel.storage.values.codecs import encode
+from umbel.storage.values.packs import pack_models
 
 DAY = timedelta(days=1)
 

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 import umbel
 from tests.storage.conftest import trials_table, values_table, write_segment
 from umbel.scheduler.errors import InternalError, StoreError, UmbelError, UsageError
-from umbel.storage.codecs import encode
-from umbel.storage.compaction import compact_run
 from umbel.storage.garbage import find_garbage
-from umbel.storage.ownership import Ownership
-from umbel.storage.packs import pack_models
+from umbel.storage.runs.compaction import compact_run
+from umbel.storage.runs.ownership import Ownership
 from umbel.storage.store import Store, open_store
+from umbel.storage.values.codecs import encode
+from umbel.storage.values.packs import pack_models
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats() | st.text(max_size=5),

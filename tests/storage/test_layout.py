@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from umbel.scheduler.errors import UsageError
 from umbel.storage import layout
-from umbel.storage.objects import check_path
+from umbel.storage.objects.interface import check_path
 
 
 @pytest.mark.parametrize("name", ["gdp", "a", "_x", "0", "a.b-c_d", "x" * 100])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, StoreError, UsageError
-from umbel.storage.ownership import Ownership
+from umbel.storage.runs.ownership import Ownership
 from umbel.storage.store import Store, open_store
 
 

@@ -1,0 +1,1 @@
+"""The commands of `umbel` that concern clusters, jobs and servers."""

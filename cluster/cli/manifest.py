@@ -1,0 +1,158 @@
+"""`umbel manifest …`: what Kubernetes and Slurm need to run a project, from its pyproject.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from umbel.runtime.cli.options import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from umbel.cluster.config.cluster_config import ClusterConfig
+
+__all__ = ["register"]
+
+_manifest = typer.Typer(
+    help="Write what Kubernetes (KubeRay) or Slurm need, from [tool.umbel.cluster] of pyproject.toml and flags.",
+    no_args_is_help=True,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="The TOML file; default: the nearest pyproject.toml."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as groups.cpu.max=8; may be repeated."),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(_manifest, name="manifest")
+
+
+@_manifest.command("cluster")
+def write_cluster(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a RayCluster: it stays, and is submitted to."""
+    _write("cluster", config, settings, output)
+
+
+@_manifest.command("job")
+def write_job(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a RayJob: a cluster for one run. A retry resumes the run by its name."""
+    _write("job", config, settings, output)
+
+
+@_manifest.command("service")
+def write_service(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a RayService: a Serve application."""
+    _write("service", config, settings, output)
+
+
+@_manifest.command("cron")
+def write_cron(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a RayCronJob: a RayJob by the calendar."""
+    _write("cron", config, settings, output)
+
+
+@_manifest.command("slurm")
+def write_slurm(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a script for sbatch that starts Ray across the allocation, runs the job there, and goes on if requeued."""
+    from umbel.cluster.manifests.slurm import slurm_script
+
+    _give(slurm_script(_read(config, settings)), output)
+
+
+@_manifest.command("image")
+def write_image(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write a Dockerfile that puts Umbel and the project on Ray's official image."""
+    from umbel.cluster.manifests.image import dockerfile
+
+    _give(dockerfile(_read(config, settings)), output)
+
+
+@_manifest.command("explain")
+def explain(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="cluster, job, service or cron.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[GROUP=]PRICE", help="Of a node for an hour: of all, of a group, or head=…; repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a manifest would take: nodes, CPUs, GPUs, and the bounds of its cost. Nothing is written."""
+    from umbel.cluster.manifests.cluster_plan import parse_prices, plan_cluster
+
+    plan = plan_cluster(_read(config, settings), kind, parse_prices(price or []))
+    if as_json:
+        print_json(plan.as_dict())
+        return
+    from umbel.runtime.cli.tables import print_rows
+
+    rows = plan.rows()
+    print_rows(rows, list(rows[0]), title=f"{plan.kind} {plan.name!r}")
+    for sentence in plan.sentences:
+        typer.echo(f"- {sentence}")
+    if plan.most is not None:
+        typer.echo(f"- all tries together cost {plan.most:,.2f} at most")
+
+
+@_manifest.command("read")
+def read_back(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest that `umbel manifest` wrote.")],
+) -> None:
+    """Print the settings that a manifest was written from, changes by hand included, as pyproject.toml has them."""
+    from umbel.cluster.config.file import to_toml
+    from umbel.cluster.manifests.reading import read_manifest
+    from umbel.scheduler.errors import UsageError
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("the manifest can't be read", got=f"{file}: {error}") from None
+    read = read_manifest(text)
+    typer.echo(to_toml(read.config), nl=False)
+    for path in read.lost:
+        typer.echo(f"warning: no setting says this: {path}", err=True)
+
+
+def _write(kind: str, config: Path | None, settings: list[str] | None, output: Path | None) -> None:
+    from umbel.cluster.manifests.kinds import write_manifest
+    from umbel.cluster.manifests.ray_cluster import Lineage
+    from umbel.runtime.provenance.sitting import repository
+
+    given = _read(config, settings)
+    found = repository((config or Path()).resolve().parent if config else Path.cwd())
+    lineage = Lineage(commit=found.commit, dirty=found.dirty) if found is not None else Lineage()
+    text = write_manifest(given, kind, lineage)
+    if kind != "cluster" and given.image.startswith("rayproject/"):
+        typer.echo(
+            f"warning: {given.image} has neither Umbel nor the project in it (umbel manifest image > Dockerfile)",
+            err=True,
+        )
+    _give(text, output)
+
+
+def _read(config: Path | None, settings: list[str] | None) -> ClusterConfig:
+    from umbel.cluster.config.file import read_config
+
+    return read_config(config, settings or [])
+
+
+def _give(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    from umbel.scheduler.errors import UsageError
+
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError("it can't be written there", got=f"{output}: {error}") from None
+    typer.echo(f"wrote {output}", err=True)

@@ -1,0 +1,165 @@
+"""``umbel serve``: a server of a registered model, until it is interrupted."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umbel.runtime.cli.options import StoreOption
+
+if TYPE_CHECKING:
+    from umbel.cluster.serving.serve import Serving
+
+__all__ = ["register"]
+
+#: Seconds between two looks at how the server is.
+_LOOK_S = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("serve")(serve_model)
+
+
+def serve_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.")],
+    store: StoreOption = None,
+    alias: Annotated[str, typer.Option(help="Whose version answers.")] = "champion",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[GROUP:]ALIAS=PERCENT,…",
+            help="Shares of the callers, as champion=90,challenger=10; may be repeated for single groups.",
+        ),
+    ] = None,
+    shadow: Annotated[
+        str | None, typer.Option(metavar="ALIAS", help="Asked, too, after the answer is given, and recorded beside it.")
+    ] = None,
+    log: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the requests that is logged to the store, 0 to 1. [all, if versions compete]",
+        ),
+    ] = None,
+    log_inputs: Annotated[bool, typer.Option("--log-inputs", help="Log inputs, not only their digest.")] = False,
+    sticky_per_group: Annotated[
+        bool, typer.Option("--sticky-per-group", help="A caller may meet another version in another group.")
+    ] = False,
+    salt: Annotated[str | None, typer.Option(help="Assigns callers to versions; another one shuffles them.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen: this machine only, or 0.0.0.0.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. [8000]")] = None,
+    prefix: Annotated[str, typer.Option(help="Path under which the interface lies.")] = "/",
+    token_file: Annotated[str | None, typer.Option(metavar="FILE", help="Ask for the bearer token in a file.")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Ask for the bearer token in an environment variable.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load models that carry code: I trust who can write the store.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    cpus: Annotated[float | None, typer.Option(min=0, help="CPUs that each holds.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each holds.")] = 0.0,
+    cached_groups: Annotated[int, typer.Option(min=1, help="Models that a replica keeps in memory.")] = 64,
+    max_ongoing: Annotated[int, typer.Option(min=1, help="Requests that a replica works on at once.")] = 100,
+    max_queued: Annotated[int, typer.Option(min=0, help="Requests that may wait; others get 503.")] = 200,
+    max_body: Annotated[float, typer.Option(metavar="MB", help="Largest request, in 10^6 bytes.")] = 8.0,
+    poll: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look at the aliases.")] = 1.0,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A line a request in Ray Serve's log.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to deploy to. [$RAY_ADDRESS, or one is started]")
+    ] = None,
+) -> None:
+    """Serve a registered model by HTTP with Ray Serve, until Ctrl-C.
+
+    Moving an alias (umbel promote, umbel rollback) reaches it within seconds, without a restart.
+    """
+    from umbel.cluster.serving.serve import serve
+    from umbel.cluster.serving.settings import read_token
+
+    token = read_token(token_file, token_env)
+    serving = serve(
+        model,
+        store=store,
+        alias=alias,
+        split=split,
+        shadow=shadow,
+        log=log,
+        log_inputs=log_inputs,
+        sticky_per_group=sticky_per_group,
+        salt=salt,
+        token=token,
+        trust=trust,
+        host=host,
+        port=port,
+        prefix=prefix,
+        replicas=replicas,
+        cpus=cpus,
+        gpus=gpus,
+        cached_groups=cached_groups,
+        max_ongoing=max_ongoing,
+        max_queued=max_queued,
+        max_body_bytes=int(max_body * 1e6),
+        poll_s=poll,
+        access_log=access_log,
+        address=address,
+    )
+    with _told_to_stop() as stopped:
+        try:
+            if host not in ("127.0.0.1", "localhost", "::1") and token is None:
+                typer.echo("warning: anybody who reaches this machine can ask; --token-file asks for a token", err=True)
+            typer.echo(f"{serving.url}/v1/models/{model}  (Ctrl-C ends it)")
+            _watch(serving, stopped)
+        finally:
+            typer.echo("ending: requests under way are answered, logs are written", err=True)
+            serving.stop()
+
+
+def _watch(serving: Serving, stopped: threading.Event) -> None:
+    """Print what changes, until told to stop."""
+    from umbel.scheduler.errors import UmbelError
+
+    before: dict[str, Any] = {}
+    while not stopped.is_set():
+        try:
+            _, told = serving.readiness()
+        except UmbelError as error:
+            told = {"serving": before.get("serving", {}), "problems": [{"what": str(error.what)}]}
+        for line in _changes(before, told):
+            typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
+        before = told
+        stopped.wait(_LOOK_S)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is new, in lines."""
+    was, known = before.get("serving", {}), {problem["what"] for problem in before.get("problems", [])}
+    lines = [f"{alias} is version {number}" for alias, number in now["serving"].items() if was.get(alias) != number]
+    new = [problem["what"] for problem in now["problems"] if problem["what"] not in known]
+    if known and not now["problems"]:
+        lines.append("all is well again")
+    return lines + new
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """While inside, SIGINT and SIGTERM set the event; a second one interrupts the ending."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What a cluster is to be, checked before any manifest is written."""

@@ -1,0 +1,1 @@
+"""What Kubernetes and Slurm need to run a project, as text."""

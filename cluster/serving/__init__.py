@@ -1,0 +1,1 @@
+"""Registered models on Ray Serve."""

@@ -1,0 +1,1 @@
+"""The commands of `umbel` that run, show and ask."""

@@ -1,0 +1,1 @@
+"""How the driver carries a run out: plan, session, ledger, limits, progress."""

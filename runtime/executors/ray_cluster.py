@@ -1,0 +1,157 @@
+"""Which Ray cluster a run uses: the one given, the one of the environment, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from umbel.runtime.graph.task import Resources
+from umbel.scheduler.errors import ExecutorError
+
+__all__ = ["connect", "is_scaling", "nothing_fits", "object_store_bytes", "own_connection", "resources_text", "slots"]
+
+#: Seconds that the head of a cluster gets to accept a connection.
+REACH_S = 10.0
+
+
+def connect(address: str | None) -> bool:
+    """Connect this process to Ray; True if the cluster is one that this process started, on this machine.
+
+    A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets),
+    names the cluster to join; without either, one is started here and ends with this process.
+
+    Raises:
+        ExecutorError: the cluster can't be reached or started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return _started_here()
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+    try:
+        _check_reachable(target)
+        ray.init(
+            address=target,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **options,
+        )
+    except Exception as error:
+        raise ExecutorError(
+            "Ray can't be started on this machine" if target == "local" else "the Ray cluster can't be reached",
+            got=f"{target}: {type(error).__name__}: {error}",
+            expected="a running cluster at the address (address=, or $RAY_ADDRESS), or room to start one here",
+            hint='executor="inline" runs without Ray',
+        ) from error
+    return target == "local"
+
+
+@contextmanager
+def own_connection() -> Iterator[None]:
+    """A connection to Ray that is made inside ends with it, and with it the threads that print what Ray tells."""
+    ray = sys.modules.get("ray")
+    before = ray is not None and ray.is_initialized()
+    try:
+        yield
+    finally:
+        ray = sys.modules.get("ray")
+        if ray is not None and not before and ray.is_initialized():
+            ray.shutdown()
+
+
+def _started_here() -> bool:
+    """Whether this process started the cluster that it is connected to: such a one does not grow."""
+    from ray._private import worker
+
+    return bool(worker._global_node is not None and worker._global_node.head)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nobody listens at a plain ``host:port``: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+
+
+def slots(resources: Resources) -> int:
+    """How many workers that hold these resources fit on the cluster's nodes as they are, whoever uses them now."""
+    import ray
+
+    needed = ray_amounts(resources)
+    nodes = (node for node in ray.nodes() if node["Alive"])
+    return sum(_fit(needed, node["Resources"], resources.labels, node.get("Labels") or {}) for node in nodes)
+
+
+def object_store_bytes() -> float:
+    """Bytes of shared memory that the object stores of all nodes have together."""
+    import ray
+
+    return sum(float(node["Resources"].get("object_store_memory", 0.0)) for node in ray.nodes() if node["Alive"])
+
+
+def is_scaling() -> bool:
+    """Whether the cluster's autoscaler is starting nodes."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    try:
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except Exception:  # without an autoscaler there is no status, in various ways
+        return False
+    return bool(status.pending_launches or status.pending_nodes)
+
+
+def nothing_fits(resources: Resources) -> ExecutorError:
+    """The error that says what no node of the cluster has."""
+    import ray
+
+    needed = ray_amounts(resources)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive]
+    carried = [node.get("Labels") or {} for node in alive]
+    missing = [
+        f"{name} {amount:g} (largest node: {max((held.get(name, 0.0) for held in nodes), default=0.0):g})"
+        for name, amount in needed.items()
+        if not any(held.get(name, 0.0) >= amount for held in nodes)
+    ]
+    for key, value in resources.labels.items():
+        there = {str(held[key]) for held in carried if key in held}
+        if value not in there:
+            missing.append(f"label {key}={value} (nodes carry: {', '.join(sorted(there)) or 'none'})")
+    labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
+    return ExecutorError(
+        "no node of the Ray cluster can hold a worker of this graph, and none that could is being started",
+        got=f"{len(nodes)} nodes; missing: {', '.join(missing) or 'a node that has it all at once'}",
+        expected=f"a node with {', '.join(f'{name} {amount:g}' for name, amount in needed.items())}{labels}",
+        hint="lower the task's cpus, gpus, memory, resources or labels, or use a cluster that has them",
+    )
+
+
+def resources_text(resources: Resources) -> str:
+    """Resources in words: "CPU 2, GPU 1"."""
+    return ", ".join(f"{name} {amount:g}" for name, amount in ray_amounts(resources).items()) or "nothing"
+
+
+def ray_amounts(resources: Resources) -> dict[str, float]:
+    """Resources by Ray's names, those that are not zero."""
+    amounts: dict[str, float] = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    if resources.memory_bytes:
+        amounts["memory"] = resources.memory_bytes
+    return {name: amount for name, amount in amounts.items() if amount > 0}
+
+
+def _fit(
+    needed: Mapping[str, float], held: Mapping[str, float], wanted: Mapping[str, str], labels: Mapping[str, str]
+) -> int:
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return 0
+    if not needed:  # a task that holds nothing still occupies a processor's time
+        return int(held.get("CPU", 0)) or 1
+    return min(int(held.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items())

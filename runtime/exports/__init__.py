@@ -1,0 +1,1 @@
+"""Runs for the tools that a team has already."""

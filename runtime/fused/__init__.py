@@ -1,0 +1,1 @@
+"""Trials that run many at once, as one."""

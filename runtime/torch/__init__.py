@@ -1,0 +1,1 @@
+"""Many small PyTorch models trained as one: `umbel.torch`."""

@@ -1,0 +1,1 @@
+"""Experiments written for Ray Tune, run by Umbel."""

@@ -1,0 +1,232 @@
+"""Which configs of other groups should a group try, and when?
+
+The driver makes a portfolio of what the groups so far have to lend: the few best configs of each, in the order in
+which they would have served these groups best (a greedy choice: always the config that most lowers the mean, over the
+groups, of the best so far; Wistuba et al. 2015, "Sequential model-free hyperparameter tuning"; Feurer et al. 2022,
+"Auto-sklearn 2.0"; Winkelmolen et al. 2020, "Practical and sample efficient zero-shot HPO"). It travels with a lease.
+Where the lease runs a borrower begins with that order, and after a few outcomes asks the model of all groups
+(`umbel.scheduler.search.group_model`) for the config of the largest expected improvement: among those that are lent,
+and among some that are drawn from the space and that nobody has tried.
+
+Every second trial is chosen so, and the others by the group's own search, which sees all of them. Without these groups
+would know ever more of what they believe to be good and nothing of the rest, and have ever less to teach (measured:
+`docs/decisions/0017-learning-across-groups.md`).
+
+The same portfolio and the same outcomes give the same choices, so a study can be taken up anywhere. It must not know
+how results are stored, nor samplers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from umbel.scheduler.search.group_model import Axis, GroupModel, comparable, fit, improvements, points
+
+__all__ = [
+    "GUIDED",
+    "MODEL",
+    "Borrower",
+    "Candidate",
+    "Lender",
+    "Portfolio",
+    "lent_score",
+    "make_lender",
+    "make_portfolio",
+]
+
+#: Trials of a study that are chosen so at most; then its sampler goes on alone.
+GUIDED = 24
+#: Configs drawn from the space for each of them.
+DRAWN = 512
+#: What stands in the place of a config's origin if it was drawn.
+MODEL = "model"
+#: Before a group has that many outcomes, it can't be told from others, and follows the order of the portfolio.
+OPENING = 3
+#: Configs that a group lends.
+LENT = 3
+#: Finite outcomes that a group must have to lend.
+ENOUGH = 5
+#: Groups that lend, and configs in a portfolio: so it takes at most some 50 kB.
+LENDERS, CANDIDATES = 64, 192
+#: Trials of a lender that count: its best, and the others evenly spaced.
+TRIALS_EACH = 64
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A config that can be borrowed."""
+
+    params: Mapping[str, Any]
+    #: The trial that tried it first.
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lender:
+    """What a group has to say to others."""
+
+    at: Floats
+    #: On the scale of `comparable`.
+    outcomes: Floats
+    #: Its best, best first.
+    best: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portfolio:
+    """What other groups have to lend to one."""
+
+    model: GroupModel
+    #: In the order in which they served the lenders best.
+    candidates: tuple[Candidate, ...]
+
+
+def make_lender(
+    axes: Sequence[Axis],
+    configs: Sequence[Mapping[str, Any]],
+    scores: Sequence[float],
+    origins: Sequence[str],
+    guided: Sequence[bool],
+) -> Lender | None:
+    """What a group lends; None: it has too few outcomes yet.
+
+    Args:
+        axes: the dimensions of the space.
+        configs: its trials' params, in order.
+        scores: their outcomes, less is better; not finite: it failed.
+        origins: for each trial which one tried its config first.
+        guided: whether it was chosen here, and not by the group's own search.
+    """
+    values = np.asarray(scores, np.float64)
+    if int(np.isfinite(values).sum()) < ENOUGH:
+        return None
+    order = np.argsort(values, kind="stable")
+    if len(order) > TRIALS_EACH:
+        half = TRIALS_EACH // 2
+        rest = order[half:]
+        order = np.concatenate([order[:half], rest[np.linspace(0, len(rest) - 1, half).round().astype(np.int64)]])
+    best: dict[str, Candidate] = {}
+    for number in order.tolist():
+        if len(best) == LENT or not np.isfinite(values[number]):
+            break
+        best.setdefault(_key(configs[number]), Candidate(configs[number], origins[number]))
+    at = points(axes, [configs[number] for number in order.tolist()])
+    return Lender(at, comparable(values, ~np.asarray(guided, np.bool_))[order], tuple(best.values()))
+
+
+def make_portfolio(axes: Sequence[Axis], lenders: Sequence[Lender]) -> Portfolio | None:
+    """What these groups lend to another; None: there are none.
+
+    Of more than `LENDERS` groups as many are taken, evenly spaced. Cost: some 10 ms.
+    """
+    if not lenders:
+        return None
+    if len(lenders) > LENDERS:
+        lenders = [lenders[number] for number in np.linspace(0, len(lenders) - 1, LENDERS).round().astype(int)]
+    model = fit(axes, [(lender.at, lender.outcomes) for lender in lenders])
+    lent: dict[str, Candidate] = {}
+    for lender in lenders:
+        for candidate in lender.best:
+            lent.setdefault(_key(candidate.params), candidate)
+    candidates = list(lent.values())
+    at = points(axes, [candidate.params for candidate in candidates])
+    expected = np.array([model.expected(lender.at, lender.outcomes, at) for lender in lenders])
+    return Portfolio(model, tuple(candidates[number] for number in greedy(expected, CANDIDATES)))
+
+
+def lent_score(values: Sequence[float] | None, pruned_at: int | None, direction: str) -> float:
+    """A trial's outcome as it counts here, less is better; infinite if it failed or was pruned, which is told of the
+    worst."""
+    if values is None or pruned_at is not None or not np.isfinite(values[0]):
+        return float("inf")
+    return values[0] if direction == "minimize" else -values[0]
+
+
+def greedy(expected: Floats, count: int) -> list[int]:
+    """At most ``count`` candidates, each the one that most lowers the mean over the lenders of the best so far.
+
+    Args:
+        expected: what each lender (row) has, or is expected to have, of each candidate (column); less is better.
+    """
+    chosen: list[int] = []
+    best = np.full(len(expected), np.inf)
+    mean = expected.mean(0)
+    left = np.ones(expected.shape[1], np.bool_)
+    for _ in range(min(count, expected.shape[1])):
+        lowered = np.minimum(best[:, None], expected).mean(0) + 1e-6 * mean
+        number = int(np.argmin(np.where(left, lowered, np.inf)))
+        chosen.append(number)
+        left[number] = False
+        best = np.minimum(best, expected[:, number])
+    return chosen
+
+
+class Borrower:
+    """Chooses the first configs of one study.
+
+    Args:
+        portfolio: what there is.
+        seed: of what is drawn.
+        draws: whether configs may be drawn from the space; it must be the same for all trials then.
+    """
+
+    def __init__(self, portfolio: Portfolio, seed: int, *, draws: bool) -> None:
+        self._portfolio = portfolio
+        self._seed, self._draws = seed, draws
+        self._at = points(portfolio.model.axes, [candidate.params for candidate in portfolio.candidates])
+        self._left = np.ones(len(self._at), np.bool_)
+        self._places = {_key(candidate.params): n for n, candidate in enumerate(portfolio.candidates)}
+        self._tried: list[Floats] = []
+        self._scores: list[float] = []
+        self._guided = 0
+
+    def saw(self, params: Mapping[str, Any], score: float, *, guided: bool) -> None:
+        """A trial of the study ended.
+
+        Args:
+            params: its config.
+            score: its outcome, less is better; not finite: it failed.
+            guided: whether it was chosen here.
+        """
+        self._guided += guided
+        self._tried.append(points(self._portfolio.model.axes, [params])[0])
+        self._scores.append(score)
+        place = self._places.get(_key(params))
+        if place is not None:
+            self._left[place] = False
+
+    def next(self) -> Candidate | None:
+        """The config of the next trial; None: the study's sampler is to say. Cost: about a millisecond."""
+        if len(self._tried) % 2 or self._guided >= GUIDED or not (self._draws or self._left.any()):
+            return None
+        if len(self._tried) < OPENING and self._left.any():
+            return self._portfolio.candidates[int(np.argmax(self._left))]
+        axes = self._portfolio.model.axes
+        drawn = self._drawn() if self._draws else np.zeros((0, len(axes)))
+        places = [axis.places(column) for axis, column in zip(axes, drawn.T, strict=True)]
+        at = np.concatenate([self._at, np.array(places).T.reshape(drawn.shape)])
+        belief = self._portfolio.model.belief(np.array(self._tried), np.array(self._scores), at)
+        gains = improvements(belief)
+        gains[: len(self._left)][~self._left] = -np.inf
+        chosen = int(np.argmax(gains))
+        if chosen < len(self._left):
+            return self._portfolio.candidates[chosen]
+        row = drawn[chosen - len(self._left)].tolist()
+        return Candidate({axis.name: axis.value(place) for axis, place in zip(axes, row, strict=True)}, MODEL)
+
+    def _drawn(self) -> Floats:
+        """Places in the space, others for each trial."""
+        stream = np.random.Generator(np.random.Philox(key=[self._seed, len(self._tried)]))
+        return stream.random((DRAWN, len(self._portfolio.model.axes)))
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(dict(params), sort_keys=True)

@@ -1,0 +1,1 @@
+"""Where bytes lie: immutable objects on a local folder or any fsspec file system."""

@@ -1,0 +1,1 @@
+"""What served models answered, and what turned out to be true."""

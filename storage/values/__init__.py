@@ -1,0 +1,1 @@
+"""Which bytes stand for a value, and where they lie."""

@@ -1,0 +1,145 @@
+"""`umbel manifest …`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from umbel.cluster.cli import app as cli
+
+PROJECT = """
+[tool.umbel.cluster]
+name = "gdp"
+store = "s3://bucket/umbel"
+
+[tool.umbel.cluster.groups.cpu]
+min = 1
+max = 20
+cpus = 16
+memory = "64Gi"
+
+[tool.umbel.cluster.groups.gpu]
+max = 4
+cpus = 8
+memory = "32Gi"
+gpus = 1
+accelerator = "L4"
+spot = true
+
+[tool.umbel.cluster.job]
+target = "examples/gdp.py:graph"
+deadline_s = 3600
+retries = 1
+ttl_s = 0
+"""
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def umbel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in a folder with a project; gives status, standard output and standard error."""
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["umbel", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return command
+
+
+def test_a_job_is_written_and_read_back(umbel: Command, tmp_path: Path) -> None:
+    status, out, err = umbel("manifest", "job", "--set", "image=team/gdp:2.60.0-1")
+    assert (status, err) == (0, "")
+    spec = yaml.safe_load(out)["spec"]
+    assert spec["entrypoint"] == "umbel run examples/gdp.py:graph --name gdp --store s3://bucket/umbel"
+    assert spec["backoffLimit"] == 1
+    assert umbel("manifest", "job", "-o", "job.yaml")[1] == ""
+    (tmp_path / "job.yaml").write_text((tmp_path / "job.yaml").read_text().replace("maxReplicas: 20", "maxReplicas: 9"))
+    status, out, err = umbel("manifest", "read", "job.yaml")
+    assert (status, err) == (0, "")
+    wanted = tomllib.loads(PROJECT)
+    wanted["tool"]["umbel"]["cluster"]["groups"]["cpu"]["max"] = 9
+    assert tomllib.loads(out) == wanted
+
+
+def test_what_a_setting_can_not_say_is_told(umbel: Command, tmp_path: Path) -> None:
+    umbel("manifest", "job", "-o", "job.yaml")
+    text = (tmp_path / "job.yaml").read_text().replace("upscalingMode: Default", "upscalingMode: Aggressive")
+    (tmp_path / "job.yaml").write_text(text)
+    assert "upscalingMode" in umbel("manifest", "read", "job.yaml")[2]
+
+
+def test_the_image_without_umbel_is_warned_of(umbel: Command) -> None:
+    assert "has neither Umbel nor the project" in umbel("manifest", "job")[2]
+    assert umbel("manifest", "cluster")[2] == ""
+
+
+def test_the_commit_is_a_label(umbel: Command, tmp_path: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    labels = yaml.safe_load(umbel("manifest", "job")[1])["metadata"]["labels"]
+    assert labels["umbel/commit"] == commit
+    assert "umbel/uncommitted-changes" not in labels
+    assert labels["umbel/run"] == "gdp"
+
+
+def test_explain_gives_bounds(umbel: Command) -> None:
+    status, out, _ = umbel("manifest", "explain", "job", "--price", "1", "--price", "gpu=2.5", "--json")
+    assert status == 0
+    plan = json.loads(out)
+    assert plan["total"]["nodes"] == [2, 25]
+    assert plan["total"]["cpus"] == [16, 352]
+    assert plan["total"]["gpus"] == [0, 4]
+    assert plan["total"]["hourly"] == [2.0, 31.0]
+    assert plan["most"] == 62.0
+    status, out, _ = umbel("manifest", "explain", "job")
+    assert status == 0
+    assert "16 to 352" in out
+    assert "as 'gdp' into s3://bucket/umbel, up to 2 times" in out
+    assert "?" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cluster", "--set", "imag=x"], "did you mean image"),
+        (["cluster", "--config", "nothing.toml"], "can't be read"),
+        (["service"], "needs an application"),
+        (["explain", "pod"], "unknown kind of manifest"),
+        (["explain", "job", "--price", "x"], "no price"),
+        (["explain", "job", "--price", "cpuu=3"], "did you mean cpu"),
+        (["read", "nothing.yaml"], "can't be read"),
+        (["read", "pyproject.toml"], "is no YAML"),
+        (["job", "-o", "nowhere/job.yaml"], "can't be written"),
+    ],
+)
+def test_mistakes_get_a_message_and_status_2(umbel: Command, arguments: list[str], said: str) -> None:
+    status, out, err = umbel("manifest", *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_the_image_builds_on_rays_own(umbel: Command, tmp_path: Path) -> None:
+    status, out, _ = umbel("manifest", "image")
+    assert status == 0
+    assert "ARG BASE=rayproject/ray:2.60.0-py311-gpu\n" in out
+    assert "[s3]" in out
+    for line in out.splitlines():
+        if line.startswith("RUN "):
+            subprocess.run(["bash", "-n", "-c", line.removeprefix("RUN ")], check=True)

@@ -1,0 +1,209 @@
+"""Wrong configurations, each of which gets one clear error before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umbel.cluster.config.cluster_config import ClusterConfig
+from umbel.cluster.config.file import from_table, read_config
+from umbel.cluster.manifests.kinds import KINDS, of_kind
+from umbel.scheduler.errors import UsageError
+
+GROUP = {"max": 4, "cpus": 8, "memory": "32Gi"}
+GOOD: dict[str, Any] = {
+    "store": "s3://bucket/umbel",
+    "groups": {"cpu": GROUP},
+    "job": {"target": "job.py"},
+    "cron": {"schedule": "0 3 * * *", "run": "n-%d"},
+    "service": {"import_path": "app:serve"},
+    "slurm": {"cpus": 4},
+}
+
+
+def group(**settings: Any) -> dict[str, Any]:
+    return {"groups": {"cpu": GROUP | settings}}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    # names, and what they are near to
+    ({"imagee": "x"}, "unknown setting in [tool.umbel.cluster]"),
+    ({"imagee": "x"}, "did you mean image"),
+    (group(maximum=3), "unknown setting in [tool.umbel.cluster.groups.cpu]"),
+    (group(name="x"), "unknown setting in [tool.umbel.cluster.groups.cpu]"),
+    ({"job": {"traget": "job.py"}}, "did you mean target"),
+    # types
+    ({"groups": 3}, "holds no groups"),
+    ({"head": 3}, "is not a table"),
+    (group(max="4"), "tool.umbel.cluster.groups.cpu.max has the wrong type"),
+    (group(max=True), "has the wrong type"),
+    (group(max=4.5), "a whole number"),
+    (group(spot="yes"), "true or false"),
+    ({"env": {"N": 1}}, "names and texts"),
+    ({"job": {"target": "job.py", "args": "--fresh"}}, "a list of texts"),
+    ({"name": 3}, "a text"),
+    # what is missing
+    ({"groups": {"cpu": {"max": 4, "cpus": 8}}}, "lacks 'memory'"),
+    ({"job": {}}, "lacks 'target'"),
+    ({"cron": {"schedule": "0 3 * * *"}}, "lacks 'run'"),
+    # groups
+    (group(min=5), "min is larger than max"),
+    (group(min=-1), "min is too small"),
+    (group(max=0), "max is too small"),
+    (group(max=2**31), "max is too large"),
+    (group(cpus=0), "cpus is too small"),
+    (group(memory="32"), "memory is no size"),
+    (group(memory="0Gi"), "memory is no size"),
+    (group(gpus=-1), "gpus is too small"),
+    (group(accelerator="L4"), "names an accelerator, but has no GPUs"),
+    (group(accelerator="", gpus=1), "accelerator is empty"),
+    (group(accelerator="A 100", gpus=1), "can't be the value of a label"),
+    (group(gpus=1, gpu_resource="nvidia.com/tpu"), "not the name of a GPU resource"),
+    (group(gpu_resource="amd.com/gpu"), "of no use without gpus"),
+    (group(idle_timeout_s=0), "idle_timeout_s is too small"),
+    (group(node_selector={"a b": "c"}), "name of a label"),
+    (group(node_selector={"a": "c d"}), "value of a label"),
+    ({"groups": {"CPU": GROUP}}, "can't be the name of a group"),
+    # the cluster
+    ({"name": "Umbel"}, "can't be the name of a cluster"),
+    ({"name": "1st"}, "a letter first"),
+    ({"name": "n" * 54}, "at most 53"),
+    ({"namespace": "a.b"}, "can't be the name of a namespace"),
+    ({"service_account": "A"}, "can't be the name of a service account"),
+    ({"service_account_annotations": {"a": "b"}}, "need the account's name"),
+    ({"image": "rayproject/ray"}, "a tag that stays what it is"),
+    ({"image": "rayproject/ray:latest"}, "a tag that stays what it is"),
+    ({"image": "host:5000/ray"}, "a tag that stays what it is"),
+    ({"image": "ray:2.60.0 --privileged"}, "this is no image"),
+    ({"image": "team/umbel:v1"}, "which Ray is in the image"),
+    ({"ray_version": "2.60"}, "this is no version"),
+    ({"idle_timeout_s": 0}, "idle_timeout_s is too small"),
+    ({"labels": {"umbel/run": "x"}}, "written by Umbel"),
+    ({"labels": {"kueue.x-k8s.io/queue-name": "x"}}, "written by Umbel"),
+    ({"head": {"cpus": 0}}, "head: cpus is too small"),
+    # secrets
+    ({"store": "s3://key:hidden@bucket/x"}, "holds a credential"),
+    ({"store": "s3://bucket/a b"}, "a shell would read in its own way"),
+    ({"env": {"AWS_SECRET_ACCESS_KEY": "hidden"}}, "would stand in the manifest in clear"),
+    ({"env": {"URL": "https://ada:hidden@host"}}, "would stand in the manifest in clear"),
+    ({"env": {"UMBEL_STORE": "s3://other"}}, "is set twice"),
+    ({"env": {"RAY_AUTH_MODE": "disabled"}}, "is set by KubeRay"),
+    ({"credentials": {}}, "lacks 'secret'"),
+    ({"credentials": {"secret": "Store"}}, "can't be the name of a Secret"),
+    ({"credentials": {"secret": "store", "keys": ["a-b"]}}, "name of an environment variable"),
+    ({"credentials": {"secret": "store", "keys": ["A", "A"]}}, "listed twice"),
+    # fault tolerance
+    ({"fault_tolerance": {"backend": "etcd"}}, "unknown fault_tolerance: backend"),
+    ({"fault_tolerance": {"backend": "redis"}}, "Redis needs an address"),
+    ({"fault_tolerance": {"backend": "redis", "redis_address": "redis"}}, "not Redis's address"),
+    ({"fault_tolerance": {"backend": "redis", "redis_address": ":hidden@redis:6379"}}, "not Redis's address"),
+    (
+        {"fault_tolerance": {"backend": "redis", "redis_address": "r:1", "redis_secret": "s"}},
+        "both the Secret and the key",
+    ),
+    ({"fault_tolerance": {"backend": "redis", "redis_address": "r:1", "size": "1Gi"}}, "are RocksDB's"),
+    ({"fault_tolerance": {"backend": "rocksdb"}}, "the size of its volume"),
+    ({"fault_tolerance": {"backend": "rocksdb", "size": "1Gi", "redis_address": "r:1"}}, "are Redis's"),
+    # queues
+    ({"queue": {"scheduler": "volcanoe", "name": "q"}}, "did you mean volcano"),
+    ({"queue": {"scheduler": "slurm", "name": "q"}}, "unknown queue: scheduler"),
+    ({"queue": {"scheduler": "kueue"}}, "lacks 'name'"),
+    ({"queue": {"scheduler": "kueue", "name": ""}}, "queue: name is empty"),
+    # work
+    ({"job": {"target": "job"}}, "no FILE[:OBJECT]"),
+    ({"job": {"target": "job.py:"}}, "no FILE[:OBJECT]"),
+    ({"job": {"target": "job.py; rm -rf /"}}, "a shell would read in its own way"),
+    ({"job": {"target": "job.py", "args": ["$(id)"]}}, "a shell would read in its own way"),
+    ({"job": {"target": "job.py", "args": ["--name=x"]}}, "--name is written already"),
+    ({"job": {"target": "job.py", "run": "-x"}}, "can't be the value of a label"),
+    ({"job": {"target": "_job.py"}}, "the run is called as the file"),
+    ({"job": {"target": "job.py", "working_dir": "."}}, "no archive that pods could fetch"),
+    ({"job": {"target": "job.py", "retries": -1}}, "retries is too small"),
+    ({"job": {"target": "job.py", "ttl_s": -1}}, "ttl_s is too small"),
+    ({"job": {"target": "job.py", "deadline_s": 0}}, "deadline_s is too small"),
+    ({"cron": {"schedule": "daily", "run": "n-%d"}}, "no schedule"),
+    ({"cron": {"schedule": "0 3 * *", "run": "n-%d"}}, "no schedule"),
+    ({"cron": {"schedule": "0 3 * * *", "run": "nightly"}}, "has no time in it"),
+    ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Rome!"}}, "no time zone"),
+    ({"service": {"import_path": "app"}}, "names no application"),
+    ({"service": {"import_path": "app:serve", "route_prefix": "gdp"}}, "no path"),
+    ({"service": {"import_path": "app:serve", "upgrade": "newcluster"}}, "did you mean NewCluster"),
+    ({"slurm": {"cpus": 0}}, "slurm: cpus is too small"),
+    ({"slurm": {"cpus": 1, "nodes": 0}}, "slurm: nodes is too small"),
+    ({"slurm": {"cpus": 1, "gpu_type": "a100"}}, "names a kind of GPU, but has none"),
+    ({"slurm": {"cpus": 1, "memory": "64Gi"}}, "memory is no size"),
+    ({"slurm": {"cpus": 1, "time": "4h"}}, "no time limit"),
+    ({"slurm": {"cpus": 1, "partition": "a b"}}, "characters that it can't have"),
+    ({"slurm": {"cpus": 1, "setup": ["a\nb"]}}, "is several"),
+]
+
+
+@pytest.mark.parametrize(("table", "said"), WRONG, ids=[f"{place}" for place in range(len(WRONG))])
+def test_a_wrong_configuration_gets_one_clear_error(table: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        from_table({**GOOD, **table})
+    assert said in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+OF_KIND: list[tuple[str, dict[str, Any], str]] = [
+    ("clsuter", {}, "did you mean cluster"),
+    ("cluster", {"groups": {}}, "there are no workers"),
+    ("cluster", {"store": "umbel-store"}, "pods on other machines"),
+    ("cluster", {"store": "file:///tmp/x"}, "pods on other machines"),
+    ("job", {"job": None}, "what to run"),
+    ("job", {"store": None}, "needs a store"),
+    ("job", {"name": "n" * 48}, "at most 47"),
+    ("cron", {"cron": None}, "needs a schedule"),
+    ("cron", {"name": "n" * 42}, "at most 41"),
+    ("cron", {"queue": {"scheduler": "kueue", "name": "q"}}, "can't name a queue"),
+    ("service", {"service": None}, "needs an application"),
+]
+
+
+@pytest.mark.parametrize(("kind", "table", "said"), OF_KIND)
+def test_what_a_kind_lacks_is_told(kind: str, table: Mapping[str, Any], said: str) -> None:
+    given = {key: value for key, value in {**GOOD, **table}.items() if value is not None}
+    with pytest.raises(UsageError) as raised:
+        of_kind(from_table(given), kind)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_good_passes(kind: str) -> None:
+    assert of_kind(from_table(GOOD), kind).groups[0].max == 4
+
+
+def test_settings_come_from_the_nearest_file_and_from_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    file = tmp_path / "pyproject.toml"
+    file.write_text('[tool.umbel.cluster]\nname = "here"\ngroups.cpu = { max = 4, cpus = 8, memory = "32Gi" }\n')
+    given = ["groups.cpu.max=9", "groups.gpu = { max = 1, cpus = 4, memory = '8Gi', gpus = 1 }", "store=s3://b/x"]
+    config = read_config(None, given)
+    assert (config.name, config.store) == ("here", "s3://b/x")
+    assert [(each.name, each.max, each.gpus) for each in config.groups] == [("cpu", 9, 0), ("gpu", 1, 1)]
+    for setting, said in (
+        ("x", "a name and a value"),
+        (".=1", "a name and a value"),
+        ("name.x=1", "holds no settings"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            read_config(None, [setting])
+    file.write_text("[tool")
+    with pytest.raises(UsageError, match="is no TOML"):
+        read_config(None)
+    file.write_text("[tool.umbel]\ncluster = 3\n")
+    with pytest.raises(UsageError, match="is not a table"):
+        read_config(None)
+    with pytest.raises(UsageError, match="can't be read"):
+        read_config(tmp_path / "nothing.toml")
+
+
+def test_without_a_file_there_are_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_config(None) == ClusterConfig()
+    assert ClusterConfig().token_auth

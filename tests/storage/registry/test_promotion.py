@@ -1,0 +1,212 @@
+"""Promoting versions: gates, evidence, groups that stay, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.storage.registered import Broken, Scale, add_run
+from umbel.runtime.production import gates
+from umbel.scheduler.errors import (
+    NotFoundError,
+    PromotionRefusedError,
+    StoreConflictError,
+    UntrustedError,
+    UsageError,
+)
+from umbel.storage.layout import artifact
+from umbel.storage.registry.model_version import ModelVersion
+from umbel.storage.registry.registered_model import RegisteredModel
+from umbel.storage.store import Store, open_store
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    return any_store
+
+
+@pytest.fixture
+def model(store: Store, record: dict[str, Any]) -> RegisteredModel:
+    """Version 1 is champion; version 2 is better in DEU and FRA and worse in ITA; version 3 is worse in all."""
+    add_run(store, record, "first", models=[Scale(1.0)] * 3, metrics=(0.5, 0.5, 0.5))
+    add_run(store, record, "second", models=[Scale(2.0)] * 3, metrics=(0.1, 0.2, 0.9))
+    add_run(store, record, "third", models=[Scale(3.0)] * 3, metrics=(0.6, 0.7, 0.8))
+    for run in ("first", "second", "third"):
+        store.registry.register(run, model="m", inputs=[1.0])
+    model = store.registry.model("m")
+    model.promote(1, trust=True)
+    return model
+
+
+def test_a_promotion_keeps_its_evidence(model: RegisteredModel) -> None:
+    first = model.resolve()
+    assert (first.version, first.previous, first.gates) == (1, None, ("smoke test",))
+    moved = model.promote(2, gate=gates.better_on_most(share=0.6), why="better", trust=True)
+    assert (moved.version, moved.previous, moved.action, moved.why) == (2, 1, "promote", "better")
+    assert moved.gates == ("smoke test", "better_on_most('mase', share=0.6)")
+    evidence = model.evidence(moved)
+    assert evidence is not None
+    rows = [row for row in evidence.to_pylist() if row["gate"] != "smoke test"]
+    assert [(row["group"], row["ok"], row["candidate"], row["current"]) for row in rows] == [
+        ("DEU", True, 0.1, 0.5),
+        ("FRA", True, 0.2, 0.5),
+        ("ITA", False, 0.9, 0.5),
+    ]
+    assert all(row["passed"] and not row["kept"] for row in rows)
+    assert model.promote(2).number == moved.number
+    assert model.rollback().version == 1
+
+
+def test_what_fails_is_shown_in_a_table(model: RegisteredModel) -> None:
+    with pytest.raises(PromotionRefusedError) as refused:
+        model.promote(
+            2, gate=[gates.better_on_most(), gates.no_group_worse(by=0.5), gates.max_size_bytes(10)], trust=True
+        )
+    text = str(refused.value)
+    assert "better_on_most" not in text
+    assert [(row["gate"], row["group"]) for row in refused.value.failed] == [
+        ("no_group_worse('mase', by=0.5)", "ITA"),
+        *(("max_size_bytes(10)", group) for group in ("DEU", "FRA", "ITA")),
+    ]
+    lines = [line.split() for line in text.splitlines()]
+    assert ["no_group_worse('mase',", "by=0.5)", "ITA", "0.9", "0.5"] in lines
+    assert "per_group=True" in text
+    assert model.resolve().version == 1
+
+
+def test_groups_that_are_worse_keep_their_model(model: RegisteredModel) -> None:
+    moved = model.promote(2, gate=gates.no_group_worse(by=0.0), per_group=True, trust=True)
+    assert moved.version == 4
+    made = model.version("champion")
+    assert made.record["composed_of"] == [1, 2]
+    rows = {row["group"]: row for row in made.table().to_pylist()}
+    assert {group: (row["run"], row["registered"]) for group, row in rows.items()} == {
+        "DEU": ("second", 2),
+        "FRA": ("second", 2),
+        "ITA": ("first", 1),
+    }
+    assert made.predict("ITA", [1.0], trust=True) == [1.0]
+    assert made.predict("DEU", [1.0], trust=True) == [2.0]
+    assert made.lineage("ITA").of_kind("run")[0].name == "run first"
+    assert made.schema == model.version(2).schema
+    assert made.smoke == [1.0]
+    evidence = model.evidence(moved)
+    assert evidence is not None
+    assert {row["group"] for row in evidence.to_pylist() if row["kept"]} == {"ITA"}
+    assert model.rollback().version == 1
+    # put together once more, of a version that was put together
+    again = model.promote(4, groups=["ITA"], trust=True)
+    assert again.version == 5
+    assert [row["registered"] for row in model.version(5).table().to_pylist()] == [1, 1, 1]
+
+
+def test_all_or_no_groups(model: RegisteredModel) -> None:
+    with pytest.raises(PromotionRefusedError, match="all groups keep") as refused:
+        model.promote(3, gate=gates.no_group_worse(by=0.0), per_group=True, trust=True)
+    assert len(refused.value.failed) == 3
+    assert model.versions() == [1, 2, 3]
+    assert model.promote(2, gate=gates.no_group_worse(by=9.0), per_group=True, trust=True).version == 2
+    with pytest.raises(UsageError, match="without a gate"):
+        model.promote(1, per_group=True)
+
+
+def test_some_groups_only(model: RegisteredModel) -> None:
+    moved = model.promote(2, groups=[{"country": "FRA"}], trust=True)
+    rows = model.version(moved.version).table().to_pylist()
+    assert sorted((row["group"], row["run"]) for row in rows) == [("DEU", "first"), ("FRA", "second"), ("ITA", "first")]
+    with pytest.raises(NotFoundError, match="FRX"):
+        model.promote(3, groups=["FRX"], trust=True)
+
+
+def test_gates_of_ones_own(model: RegisteredModel) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def by_hand(candidate: ModelVersion, current: ModelVersion | None) -> pa.Table:
+        seen.append((candidate.number, None if current is None else current.number))
+        return pa.table({"group": candidate.groups, "ok": [True, True, False], "note": ["", "", "not liked"]})
+
+    with pytest.raises(PromotionRefusedError, match=r"by_hand +ITA .*not liked"):
+        model.promote(2, gate=by_hand, trust=True)
+    assert seen == [(2, 1)]
+    with pytest.raises(PromotionRefusedError, match="lambda"):
+        model.promote(2, gate=lambda candidate, current: False, trust=True)
+    assert model.promote(2, gate=lambda candidate, current: True, trust=True).version == 2
+    for wrong in (lambda candidate, current: None, lambda candidate, current: pa.table({"x": [1]}), "better"):
+        with pytest.raises(UsageError, match=r"no evidence|no gate"):
+            model.promote(1, gate=wrong, trust=True)  # type: ignore[arg-type]
+
+
+def test_a_version_that_does_not_answer_is_not_promoted(
+    tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path / "store"))
+    add_run(store, record)
+    version = store.registry.register("gdp", model="m", inputs=[1.0])
+    model = store.registry.model("m")
+    with pytest.raises(UntrustedError, match="trust=True"):
+        model.promote(1)
+    monkeypatch.setattr(Scale, "predict", Broken.predict)
+    with pytest.raises(PromotionRefusedError, match=r"smoke test +DEU .*ZeroDivisionError: no answer"):
+        model.promote(1, trust=True)
+    monkeypatch.undo()
+    path = Path(store.url) / artifact(version.digest("FRA"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(PromotionRefusedError, match=r"smoke test +FRA .*damaged") as refused:
+        model.promote(1, trust=True)
+    assert [row["group"] for row in refused.value.failed] == ["FRA"]
+    assert model.aliases() == {}
+
+
+def test_without_an_example_digests_are_compared(tmp_path: Path, record: dict[str, Any]) -> None:
+    store = open_store(str(tmp_path / "store"))
+    add_run(store, record)
+    version = store.registry.register("gdp", model="m")
+    model = store.registry.model("m")
+    path = Path(store.url) / artifact(version.digest("FRA"))
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"!")
+    with pytest.raises(PromotionRefusedError, match=r"digests +FRA .*damaged"):
+        model.promote(1)
+    path.write_bytes(good)
+    assert model.promote(1).gates == ("digests",)  # nothing was loaded, so nothing asked for trust
+
+
+def test_what_does_not_exist(model: RegisteredModel) -> None:
+    with pytest.raises(NotFoundError, match="no such version"):
+        model.promote(9)
+    with pytest.raises(NotFoundError, match="no such alias"):
+        model.promote("challenger")
+    with pytest.raises(UsageError, match="name of a model alias"):
+        model.promote(1, "../champion")
+
+
+def test_another_promotes_meanwhile(model: RegisteredModel, store: Store) -> None:
+    def slow(candidate: ModelVersion, current: ModelVersion | None) -> bool:
+        store.registry.model("m").promote(3, why="mine first", trust=True)
+        return True
+
+    with pytest.raises(StoreConflictError, match=r"version 3 by .*mine first"):
+        model.promote(2, gate=slow, trust=True)
+    assert model.resolve().version == 3
+
+
+def test_groups_that_would_be_lost(store: Store, record: dict[str, Any], model: RegisteredModel) -> None:
+    fewer = {**record, "graph": {"nodes": [dict(node) for node in record["graph"]["nodes"]]}}
+    sweep = fewer["graph"]["nodes"][1]
+    sweep["sweep"] = {**sweep["sweep"], "groups": [["DEU"]]}
+    sweep["size"] = 4
+    add_run(store, fewer, "fewer", metrics=(0.1,))
+    store.registry.register("fewer", model="m", inputs=[1.0])
+    with pytest.raises(PromotionRefusedError, match="no model of this group"):
+        model.promote(4, gate=gates.no_group_worse(), trust=True)
+    with pytest.warns(UserWarning, match="no models of 2 groups of the one that it replaces: FRA, ITA"):
+        model.promote(4, trust=True)
+    model.rollback()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = model.promote(4, gate=gates.no_group_worse(), per_group=True, trust=True)
+    assert sorted(model.version(moved.version).groups) == ["DEU", "FRA", "ITA"]
