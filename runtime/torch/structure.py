@@ -32,12 +32,12 @@ def facts_of(module: torch.nn.Module) -> Facts:
     """All that must be equal between modules that are trained as one."""
     facts: Facts = {}
     for name, part in module.named_modules():
-        dropout = type(part) is torch.nn.Dropout
+        dropout, kept = type(part) is torch.nn.Dropout, _only_kept(type(part))
         facts[f"{name}:"] = type(part)
         for key, value in vars(part).items():
-            if key in _BASE or key in OWN_KEYS or (dropout and key == "p"):
+            if key in _BASE or key in kept or (dropout and key == "p"):
                 continue
-            facts[f"{name}.{key}" if name else key] = _freeze(value, _DEPTH)
+            facts[f"{name}.{key}" if name else key] = _freeze(value, _DEPTH, kept)
     for name, weights in module.named_parameters():
         facts[f"{name}|"] = (tuple(weights.shape), weights.dtype, weights.requires_grad)
     for name, values in module.named_buffers():
@@ -45,8 +45,42 @@ def facts_of(module: torch.nn.Module) -> Facts:
     return facts
 
 
-def _freeze(value: Any, depth: int) -> Any:
-    """A value as something that can be compared; what can't be, by its type only."""
+@functools.cache
+def _only_kept(kind: type[torch.nn.Module]) -> frozenset[str]:
+    """Which of `OWN_KEYS` a module may hold without using them: what its forward pass does not speak of.
+
+    A module that keeps its config has a learning rate, too, which may differ. The ``momentum`` of a BatchNorm1d and the
+    ``eps`` of a LayerNorm have the same names, and must not: there the forward pass reads them.
+    """
+    named: set[str] = set()
+    front = ["forward"]
+    while front:
+        name = front.pop()
+        for function in (vars(base)[name] for base in kind.__mro__ if name in vars(base)):
+            code = getattr(function, "__code__", None)
+            found = OWN_KEYS if name == "forward" and code is None else _named_in(code)
+            front.extend(each for each in found if each not in named)
+            named |= found
+    return OWN_KEYS - named
+
+
+def _named_in(code: types.CodeType | None) -> frozenset[str]:
+    """Attributes, variables of outer functions, and texts that a function's code has, with those of functions in it."""
+    if code is None:
+        return frozenset()
+    texts = {const for const in code.co_consts if isinstance(const, str)}
+    inner = [_named_in(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return frozenset(texts.union(code.co_names, code.co_freevars, *inner))
+
+
+def _freeze(value: Any, depth: int, kept: frozenset[str]) -> Any:
+    """A value as something that can be compared; what can't be, by its type only.
+
+    Args:
+        value: any.
+        depth: how deep to look.
+        kept: keys of dicts that may differ.
+    """
     if value is None or isinstance(value, (bool, int, float, str, bytes, type, torch.dtype, torch.device)):
         return value if value == value else "nan"  # noqa: PLR0124 - NaN must equal itself here
     if isinstance(value, torch.Tensor):
@@ -58,17 +92,24 @@ def _freeze(value: Any, depth: int) -> Any:
     if callable(value):
         return _freeze_callable(value, depth - 1)
     if isinstance(value, Mapping):
-        return tuple((str(key), _freeze(entry, depth - 1)) for key, entry in value.items() if key not in OWN_KEYS)
+        return tuple((str(key), _freeze(entry, depth - 1, kept)) for key, entry in value.items() if key not in kept)
     if isinstance(value, (list, tuple)):
-        return tuple(_freeze(entry, depth - 1) for entry in value)
+        return tuple(_freeze(entry, depth - 1, kept) for entry in value)
     return type(value)
 
 
 def _freeze_callable(value: Any, depth: int) -> Any:
+    """A function with what it has been given: all arguments, and what it uses of the dicts among them."""
     if isinstance(value, functools.partial):
-        return tuple(_freeze(entry, depth) for entry in (value.func, value.args, value.keywords))
+        kept = OWN_KEYS - _named_in(getattr(value.func, "__code__", None))
+        given = [*value.args, *value.keywords.values()]
+        frozen = (_freeze(entry, depth, kept) for entry in given)
+        return (_freeze(value.func, depth, kept), tuple(value.keywords), *frozen)
     if isinstance(value, types.FunctionType):
-        return (value.__code__, _freeze((inspect.getclosurevars(value).nonlocals, value.__defaults__), depth))
+        kept = OWN_KEYS - _named_in(value.__code__)
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        given = [*inspect.getclosurevars(value).nonlocals.values(), *defaults]
+        return (value.__code__, *(_freeze(entry, depth, kept) for entry in given))
     return (type(value), getattr(value, "__name__", ""))
 
 
@@ -103,7 +144,7 @@ def refuse_differing(
     reference, row = rows[0], rows[trial]
     missing = object()
     candidates = [key for key in {**reference, **row} if reference.get(key, missing) != row.get(key, missing)]
-    guilty = [key for key in candidates if key not in OWN_KEYS and _changes(make_module, reference, row, key, first)]
+    guilty = [key for key in candidates if _changes(make_module, reference, row, key, first)]
     keys = ", ".join(repr(key) for key in guilty)
     what = "the shapes of the module" if found[1] else "what the module does"
     return UsageError(

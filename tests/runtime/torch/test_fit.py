@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -452,6 +453,60 @@ class Scaled(nn.Module):  # type: ignore[misc]
 def test_a_config_kept_by_the_module_may_differ_in_what_training_takes() -> None:
     fitted = fit_many(Scaled, data(5), configs(3), "mse", steps=2)
     assert np.isfinite(fitted.loss).all()
+
+
+class OwnNorm(nn.Module):  # type: ignore[misc]
+    """Its forward pass reads what it keeps, by way of another method."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.linear, self.eps, self.config = nn.Linear(3, 1), config.get("eps", 0.0), config
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (self.eps + self.config.get("momentum", 1.0))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.linear(self.scaled(x))
+
+
+class Applied(nn.Module):  # type: ignore[misc]
+    """Applies a function that it was given."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear, self.function = nn.Linear(3, 1), function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.linear(self.function(x))
+
+
+def closed(config: dict[str, Any]) -> nn.Module:
+    eps = config["eps"]
+    return Applied(lambda x: x + eps)
+
+
+def attending(config: dict[str, Any]) -> nn.Module:
+    return nn.TransformerEncoderLayer(3, 1, 4, dropout=config["dropout"])
+
+
+#: By the key that a layer reads though an optimizer's setting has its name, or a trial's seed: what makes the layer.
+READ_BY_LAYERS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module], tuple[Any, Any]]] = {
+    "batch norm": ("momentum", lambda c: nn.Sequential(net(c), nn.BatchNorm1d(1, momentum=c["momentum"])), (0.1, 0.5)),
+    "layer norm": ("eps", lambda c: nn.Sequential(nn.LayerNorm(3, eps=c["eps"]), net(c)), (1e-8, 0.1)),
+    "attention": ("dropout", attending, (0.0, 0.5)),
+    "own eps": ("eps", OwnNorm, (0.0, 0.5)),
+    "own config": ("momentum", OwnNorm, (0.5, 0.9)),
+    "closure": ("eps", closed, (0.0, 0.5)),
+    "partial": ("eps", lambda c: Applied(functools.partial(F.layer_norm, normalized_shape=(3,), eps=c["eps"])), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", READ_BY_LAYERS)
+def test_what_layers_read_may_not_differ_whatever_its_name(name: str) -> None:
+    key, make, values = READ_BY_LAYERS[name]
+    trials = [{"lr": 0.1 * (i + 1), "seed": i, key: value} for i, value in enumerate(values)]
+    with pytest.raises(umbel.UsageError, match=f"config key '{key}' changes what the module does"):
+        fit_many(make, data(6), trials, "mse", "sgd", steps=2)
 
 
 def hidden(config: dict[str, Any]) -> nn.Module:
