@@ -1,7 +1,7 @@
 """On which rows does each trial train: the same for all, or those of its group; all at once, or in minibatches?
 
-Groups of unequal length are padded, and weights of zero take the padding out of every loss. It must not know modules or
-optimizers.
+Groups of unequal length are padded by copies of a row, and weights of zero take the padding out of every loss. It must
+not know modules or optimizers.
 """
 
 from __future__ import annotations
@@ -174,14 +174,14 @@ def read_data(
         of_row = (torch.arange(sizes[0][1]) < torch.tensor(lengths)[:, None]).float()
     of_trial = None if groups is None else read_groups(groups, trials, sizes[0][0])
     if of_row is not None:
-        parts = _without_padding(parts, of_row, sizes[0], name)
+        parts = _copied_over(parts, of_row, sizes[0], name)
         of_row = of_row.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
     moved = [part.to(device) for part in parts]
     return Data(tuple(moved[:-1]), moved[-1], of_row, None if of_trial is None else of_trial.to(device))
 
 
 def _pad(data: list[Any], dtype: torch.dtype, name: str) -> tuple[list[torch.Tensor], list[int]]:
-    """Data sets of groups in one tensor a part, filled up with zeros, and their lengths."""
+    """Data sets of groups in one tensor a part, filled up with what `_copied_over` replaces, and their lengths."""
     if not data or not all(isinstance(pair, tuple) and len(pair) == len(data[0]) > 1 for pair in data):
         raise UsageError(
             f"{name} is not a list of pairs", got=type(data[0]).__name__ if data else "[]", expected=_EXPECTED
@@ -203,7 +203,7 @@ def _pad(data: list[Any], dtype: torch.dtype, name: str) -> tuple[list[torch.Ten
     return parts, [len(pair[0]) for pair in sets]
 
 
-def _without_padding(
+def _copied_over(
     parts: list[torch.Tensor], weights: torch.Tensor, size: tuple[int, ...], name: str
 ) -> list[torch.Tensor]:
     if tuple(weights.shape) != size or not bool(torch.isfinite(weights).all() & (weights >= 0).all()):
@@ -214,8 +214,12 @@ def _without_padding(
         )
     if not bool((weights > 0).any(dim=-1).all()):
         raise UsageError(f"a group of {name} has no row of weight above 0", expected="at least one row to train on")
-    # whatever stands in a row that doesn't count, a NaN for instance, must not reach a gradient by way of 0 · NaN
-    return [torch.where((weights > 0).reshape(*size, *[1] * (part.ndim - len(size))), part, 0) for part in parts]
+    # Whatever stands in a row that doesn't count, a NaN for instance, must not reach a gradient by way of 0 · NaN. Nor
+    # would zeros do: not every loss is finite there. So it becomes a copy of a row of its group that counts.
+    counts = (weights > 0).cpu()
+    rows = torch.where(counts, torch.arange(size[-1]), counts.int().argmax(dim=-1, keepdim=True))
+    at: Any = rows if len(size) == 1 else (torch.arange(size[0])[:, None], rows)
+    return [part[at] for part in parts]
 
 
 def read_groups(groups: Any, trials: int, count: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from umbel.runtime.torch.fitted import Fitted
 from umbel.runtime.torch.loop import Checks, Stop, Training
 from umbel.runtime.torch.optim import make_optimizer
 from umbel.runtime.torch.probe import check_fit
-from umbel.runtime.torch.stack import Forward, Loss, MakeModule, build
+from umbel.runtime.torch.stack import Forward, Loss, MakeModule, build, freeze
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["LOSSES", "Stop", "fit_many"]
@@ -147,7 +147,9 @@ def fit_many(
         **typed,
     )
     forward = Forward(module, settings.loss, layout, compute=settings.compute, compiled=compile, **typed)
-    check_fit(module, settings.loss, forward, layout, stacked, train)
+    if unused := check_fit(module, settings.loss, forward, layout, stacked, train):
+        layout, stacked = freeze(layout, stacked, unused)
+        forward = Forward(module, settings.loss, layout, compute=settings.compute, compiled=compile, **typed)
     update = make_optimizer(name, columns, stacked.flat, compiled=compile)
     batches = None
     if batch_size is not None and batch_size < train.rows:

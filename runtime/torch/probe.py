@@ -30,8 +30,12 @@ _BY_ELEMENT_CLASSES = (
 
 def check_fit(
     module: torch.nn.Module, loss: Loss, forward: Forward, layout: Layout, weights: Weights, data: Data
-) -> None:
-    """Try the first module alone, then two as one, each on two rows, and say whose fault it is if that fails."""
+) -> list[str]:
+    """Try the first module alone, then two as one, each on two rows, and say whose fault it is if that fails.
+
+    Returns:
+        the parameters that the loss does not depend on: torch.optim leaves them as they are.
+    """
     two = torch.zeros(2, dtype=torch.long, device=weights.flat.device)
     batch = data.select(two).take(
         torch.arange(2, device=weights.flat.device).clamp(max=data.rows - 1).repeat(2, 1), None
@@ -62,7 +66,7 @@ def check_fit(
     try:
         leaves = layout.leaves(small.flat)
         losses = forward.training_losses(small, leaves, batch, 0, trial_run=True)
-        torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     except Exception as error:
         raise UsageError(
             f"{kind} can't be trained as one with others: torch.func does not support {_culprit(error, kind)}",
@@ -70,6 +74,7 @@ def check_fit(
             expected="no random numbers but nn.Dropout's, no .item(), no branches that depend on values",
             hint="rewrite it, for instance with torch.where for branches; or train such trials one at a time",
         ) from error
+    return [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is None]
 
 
 def _check_shapes(loss: Loss, output: object, target: torch.Tensor) -> None:

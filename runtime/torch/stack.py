@@ -7,8 +7,8 @@ parameter is a view, so that optimizers see one tensor. It must not know optimiz
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from umbel.runtime.torch.embedding import keep_padding_still
 from umbel.runtime.torch.structure import Facts, check_supported, difference, facts_of, refuse_differing
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["Forward", "Layout", "Loss", "Weights", "build"]
+__all__ = ["Forward", "Layout", "Loss", "Weights", "build", "freeze"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 MakeModule = Callable[[dict[str, Any]], torch.nn.Module]
@@ -122,6 +122,18 @@ def build(
     dropped = rates.to(device) if bool(rates.any()) else None
     keys = torch.from_numpy(trial_keys(seeds)).to(device)
     return first, layout, Weights(flat.to(device), moved, dropped, keys)
+
+
+def freeze(layout: Layout, weights: Weights, names: Collection[str]) -> tuple[Layout, Weights]:
+    """Take parameters from those that are trained, and hold their values as they are."""
+    views, found, column = layout.views(weights.flat), [], 0
+    for name, _, shape in layout.parameters:
+        if name not in names:
+            found.append((name, column, shape))
+            column += _size(shape)
+    flat = torch.cat([views[name].reshape(len(weights.flat), -1) for name, _, _ in found], dim=1)
+    buffers = {**weights.buffers, **{name: views[name].clone() for name in names}}
+    return Layout(tuple(found), column), replace(weights, flat=flat, buffers=buffers)
 
 
 def _layout(module: torch.nn.Module) -> Layout:

@@ -32,7 +32,7 @@ def facts_of(module: torch.nn.Module) -> Facts:
     """All that must be equal between modules that are trained as one."""
     facts: Facts = {}
     for name, part in module.named_modules():
-        dropout, kept = type(part) is torch.nn.Dropout, _only_kept(type(part))
+        dropout, kept = type(part) is torch.nn.Dropout, _only_kept(type(part))  # type: ignore[arg-type]
         facts[f"{name}:"] = type(part)
         for key, value in vars(part).items():
             if key in _BASE or key in kept or (dropout and key == "p"):

@@ -296,7 +296,35 @@ def test_state_dicts_load_and_predictions_are_the_modules() -> None:
         fitted.state_dict(3)
 
 
-def test_tied_frozen_and_unused_parameters() -> None:
+def percentage(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Not finite where the target is zero."""
+    return ((output - target) / target).abs().mean()
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_loss_that_is_not_finite_at_zero_takes_groups_of_unequal_length(batch_size: int | None) -> None:
+    sets = [(x, y.abs() + 1) for x, y in (data(rows, seed=rows) for rows in (7, 3, 5))]
+    trials = configs(3)
+    both: dict[str, Any] = {"batch_size": batch_size}
+    fitted = fit_many(net, sets, trials, percentage, steps=10, validation=sets, dtype="float64", **both)
+    for trial, config in enumerate(trials):
+        assert_same(fitted, trial, train_alone(net, sets[trial], config, percentage, "adam", 10, **both))
+    np.testing.assert_array_equal(fitted.validation_loss, fitted.loss)
+
+
+def test_rows_of_weight_zero_may_have_a_target_at_which_the_loss_is_not_finite() -> None:
+    x, y = data(8)
+    weights = np.ones(8)
+    weights[[0, 5]] = 0
+    y = torch.where(torch.from_numpy(weights > 0)[:, None], y.abs() + 1, 0)
+    fitted = fit_many(net, (x, y), configs(2), percentage, steps=10, weights=weights, dtype="float64")
+    own = x[weights > 0], y[weights > 0]
+    for trial, config in enumerate(configs(2)):
+        assert_same(fitted, trial, train_alone(net, own, config, percentage, "adam", 10))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_tied_frozen_and_unused_parameters(optimizer: str) -> None:
     class Odd(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -309,10 +337,12 @@ def test_tied_frozen_and_unused_parameters() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return self.last(self.again(torch.tanh(self.first(x) + self.shift)) * self.frozen)
 
-    given_data = data(10)
-    fitted = fit_many(lambda config: Odd(), given_data, configs(3), "mse", steps=10, dtype="float64")
-    for trial, config in enumerate(configs(3)):
-        assert_same(fitted, trial, train_alone(lambda c: Odd(), given_data, config, F.mse_loss, "adam", 10))
+    given_data, trials = data(10), configs(3, weight_decay=0.1)
+    fitted = fit_many(lambda config: Odd(), given_data, trials, "mse", optimizer, 10, patience=9, dtype="float64")
+    for trial, config in enumerate(trials):
+        assert_same(fitted, trial, train_alone(lambda c: Odd(), given_data, config, F.mse_loss, optimizer, 10))
+    assert fitted.predict(given_data[0]).shape == (3, 10, 1)
+    assert fitted.module(1).unused.tolist() == fitted.state_dict(1)["unused"].tolist()
 
 
 def test_a_trial_that_diverges_takes_none_with_it() -> None:
