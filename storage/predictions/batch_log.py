@@ -120,7 +120,7 @@ class BatchLog(Generic[_Row]):
 
         Raises:
             StoreError: it could not be written; it still waits, and will be tried again.
-            InternalError: rows were no table, and are lost.
+            InternalError: a row could not be made part of a table, and is lost; the others are written.
         """
         with self._changed:
             target = self._added
@@ -180,20 +180,20 @@ class BatchLog(Generic[_Row]):
                 self._bytes -= sum(size for _, size, _ in taken)
                 self._in_flight = len(taken)
                 said = self._dropped
-            error = self._write([row for row, _, _ in taken], said - self._dropped_said)
+            written, error = self._write([row for row, _, _ in taken], said - self._dropped_said)
             with self._changed:
                 self._in_flight = 0
                 self._error = error
-                if error is None:
-                    self._written += len(taken)
+                if error is not None:
+                    self._failures += 1
+                if isinstance(error, StoreError):
+                    self._put_back(taken)
+                else:  # what is no row of a table will not become one
+                    self._written += written
+                    self._dropped += len(taken) - written
+                if written:
                     self._objects_written += 1
                     self._dropped_said = said
-                else:
-                    self._failures += 1
-                    if isinstance(error, StoreError):
-                        self._put_back(taken)
-                    else:  # rows that are no table will not become one
-                        self._dropped += len(taken)
                 self._hurry = self._hurry and error is None and bool(self._rows)
                 self._changed.notify_all()
 
@@ -201,14 +201,15 @@ class BatchLog(Generic[_Row]):
         """Wait until there is something to write now; False: there will be nothing any more."""
         while True:
             if self._closing:
-                if not self._rows or self._error is not None:
+                if not self._rows or isinstance(self._error, StoreError):
                     self._dropped += len(self._rows)
                     self._rows.clear()
                     self._changed.notify_all()
                     return False
                 return True
             if self._rows:
-                if self._hurry or (self._error is None and len(self._rows) >= self._max_rows):
+                is_away = isinstance(self._error, StoreError)
+                if self._hurry or (not is_away and len(self._rows) >= self._max_rows):
                     return True
                 left_s = self._rows[0][2] + self._max_age_s - self._clock()
                 if left_s <= 0:
@@ -218,20 +219,43 @@ class BatchLog(Generic[_Row]):
                 self._hurry = False
                 self._changed.wait()
 
-    def _write(self, rows: list[_Row], dropped: int) -> UmbelError | None:
-        """Write some rows as one object; what went wrong, if something did."""
+    def _write(self, rows: list[_Row], dropped: int) -> tuple[int, UmbelError | None]:
+        """Write some rows as one object: how many were written, and what went wrong, if something did."""
         token = uuid4().hex[:12]
         metadata = {**self._metadata, "umbel.writer": token}
         if dropped:
             metadata[DROPPED_KEY] = str(dropped)
+        lost: UmbelError | None = None
         try:
-            data = encode_segment(self._table_of(rows), metadata)
+            data, written = encode_segment(self._table_of(rows), metadata), len(rows)
+        except Exception:  # of one caller's row; the others' are not to go with it
+            good, lost = self._good(rows)
+            if not good:
+                return 0, lost
+            data, written = encode_segment(self._table_of(good), metadata), len(good)
+        try:
             self._objects.create(self._path_of(datetime.now(UTC), token), data, unique=True)
         except StoreError as error:
-            return error
+            return 0, error
         except Exception as error:
-            return InternalError("rows of a log can't be made a table", got=f"{type(error).__name__}: {error}")
-        return None
+            return 0, InternalError("a log can't be written", got=f"{type(error).__name__}: {error}")
+        return written, lost
+
+    def _good(self, rows: Sequence[_Row]) -> tuple[list[_Row], UmbelError | None]:
+        """Those of some rows that can be made a table, and what is wrong with the others."""
+        good: list[_Row] = []
+        why = ""
+        for row in rows:
+            try:
+                self._table_of([row])
+            except Exception as wrong:
+                why = f"{type(wrong).__name__}: {wrong}"
+            else:
+                good.append(row)
+        if len(good) == len(rows):
+            return good, None
+        text = f"{len(rows) - len(good)} of {len(rows)}: {why}"
+        return good, InternalError("rows of a log can't be made a table", got=text)
 
     def _put_back(self, taken: Sequence[tuple[_Row, int, float]]) -> None:
         """Rows that the store did not take wait again, in front of all others, and are due again after `max_age_s`."""

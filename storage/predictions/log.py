@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import time as now_s
@@ -24,7 +25,7 @@ from umbel.storage.predictions.batch_log import BatchLog, LogState
 from umbel.storage.runs.segment_format import encode_segment
 from umbel.storage.values.columns import booleans, floats, integers, strings, timestamps
 
-__all__ = ["OUTCOME_COLUMNS", "PREDICTION_COLUMNS", "OutcomeLog", "PredictionLog", "write_outcomes"]
+__all__ = ["OUTCOME_COLUMNS", "PREDICTION_COLUMNS", "OutcomeLog", "PredictionLog", "is_text", "write_outcomes"]
 
 _TIME = pa.timestamp("us", tz="UTC")
 #: The columns of the log.
@@ -267,7 +268,7 @@ class OutcomeLog:
             time: when it became known, seconds since the epoch; None: now.
 
         Raises:
-            UsageError: the id is no text, or JSON can't say the outcome.
+            UsageError: the id is no text, or the outcome is None, no finite number, or what JSON can't say.
         """
         row = _outcome(request_id, outcome, time)
         self._log.append(row, len(row.outcome_json or ""))
@@ -291,7 +292,7 @@ def write_outcomes(
     outcomes: Sequence[Any],
     times: Sequence[float | None],
 ) -> int:
-    """Record many outcomes at once, durable on return; see `OutcomeLog.add`. None as an outcome is left out.
+    """Record many outcomes at once, durable on return; see `OutcomeLog.add`. None and NaN as outcomes are left out.
 
     Raises:
         UsageError: an id or an outcome is none; then nothing is recorded.
@@ -299,7 +300,7 @@ def write_outcomes(
     """
     layout.check_name("model", model)
     given = zip(request_ids, outcomes, times, strict=True)
-    rows = [_outcome(request, value, time) for request, value, time in given if value is not None]
+    rows = [_outcome(request, value, time) for request, value, time in given if not _is_missing(value)]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         data = encode_segment(_outcome_table(rows[start : start + _ROWS_AT_ONCE]), {"umbel.model": model})
         path = layout.log_object(model, "outcomes", datetime.now(UTC), uuid4().hex[:12])
@@ -307,26 +308,49 @@ def write_outcomes(
     return len(rows)
 
 
+def _is_missing(outcome: Any) -> bool:
+    """Whether this is how tables say that there is no value."""
+    return outcome is None or (isinstance(outcome, float) and math.isnan(outcome))
+
+
 def _outcome(request_id: str, outcome: Any, time: float | None) -> _Outcome:
-    if not isinstance(request_id, str) or not request_id:
-        raise UsageError("an outcome needs the id of its request", got=request_id, expected="a text")
+    if not isinstance(request_id, str) or not request_id or not is_text(request_id):
+        raise UsageError("an outcome needs the id of its request", got=ascii(request_id)[:200], expected="a text")
+    if time is not None and not math.isfinite(time):
+        raise UsageError("this can't be the time of an outcome", got=time, expected="seconds since the epoch")
     return _Outcome(request_id, *_outcome_values(outcome), now_s() if time is None else time)
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8. JSON can say half of a surrogate pair alone, which can't be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _outcome_values(outcome: Any) -> tuple[float | None, str | None]:
     """An outcome as a number, or as JSON."""
     if hasattr(outcome, "tolist"):  # NumPy's numbers and arrays
         outcome = outcome.tolist()
-    if isinstance(outcome, (int, float)):  # a truth value counts as 0 or 1
-        return float(outcome), None
+    wrong = UsageError(
+        "this can't be an outcome",
+        got=ascii(outcome)[:100],
+        expected="a finite number, or what JSON can say: a list of numbers for an answer of several",
+        hint="what is not known yet is recorded when it is" if outcome is None else None,
+    )
     if outcome is None:
-        return None, None
+        raise wrong
     try:
-        return None, json.dumps(outcome)
-    except (TypeError, ValueError):
-        raise UsageError(
-            "this can't be an outcome", got=type(outcome).__name__, expected="a number, or what JSON can say"
-        ) from None
+        if isinstance(outcome, (int, float)):  # a truth value counts as 0 or 1
+            number = float(outcome)
+            if not math.isfinite(number):
+                raise wrong
+            return number, None
+        return None, json.dumps(outcome, allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise wrong from None
 
 
 def _outcome_table(rows: Sequence[_Outcome]) -> pa.Table:

@@ -42,7 +42,8 @@ def read_predictions(objects: ObjectStore, model: str, since: datetime | None = 
 
     Returns:
         The columns `PREDICTION_COLUMNS`, and ``outcome``, ``outcome_json``, ``outcome_time``. A row that was logged
-        twice counts once, by its first; of several outcomes of a request the first in time counts. The key
+        twice counts once, by its first; of several outcomes of a request the first in time counts, and what is null
+        or no finite number is none. The key
         ``umbel.dropped`` of the schema's metadata says how many rows replicas have let go.
 
     Raises:
@@ -57,7 +58,7 @@ def read_predictions(objects: ObjectStore, model: str, since: datetime | None = 
     shadows = pc.if_else(rows["shadow"], rows["version"], pa.scalar(None, pa.int64()))
     rows = _first_of_each(rows.append_column("of", shadows), ["request_id", "group", "of"]).drop_columns(["of"])
     outcomes, _ = _read_log(objects, model, "outcomes", OUTCOME_COLUMNS, start)  # no truth is known before its request
-    outcomes = _first_of_each(outcomes, ["request_id"]).rename_columns(
+    outcomes = _first_of_each(outcomes.filter(_says_something(outcomes)), ["request_id"]).rename_columns(
         ["request_id", "outcome", "outcome_json", "outcome_time"]
     )
     joined = (
@@ -119,6 +120,12 @@ def _first_of_each(table: pa.Table, keys: Sequence[str]) -> pa.Table:
         "position_min"
     ]
     return table if len(first) == len(table) else table.take(first.combine_chunks().sort())
+
+
+def _says_something(outcomes: pa.Table) -> pa.ChunkedArray:
+    """Which outcomes are some: "not known yet" must not stand before what becomes known later."""
+    numbers = pc.fill_null(pc.is_finite(outcomes["outcome"]), False)
+    return pc.or_(numbers, pc.is_valid(outcomes["outcome_json"]))
 
 
 def _numbered(table: pa.Table) -> pa.Table:

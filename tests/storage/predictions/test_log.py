@@ -12,15 +12,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.scheduler.errors import InternalError, StoreError, StoreUnavailableError, UsageError
+from umbel.storage import layout
 from umbel.storage.garbage import find_garbage
 from umbel.storage.objects.interface import ObjectStore
-from umbel.storage.predictions.log import OutcomeLog, PredictionLog
+from umbel.storage.predictions.log import OutcomeLog, PredictionLog, _Outcome, _outcome_table, write_outcomes
 from umbel.storage.predictions.reader import read_predictions
+from umbel.storage.runs.segment_format import encode_segment
 from umbel.storage.values.columns import python_rows
 
 START = datetime(2026, 1, 2, 23, 59, tzinfo=UTC).timestamp()
@@ -249,6 +252,62 @@ def test_what_could_not_be_written_at_the_end_is_warned_of(
     with pytest.warns(UserWarning, match="1 rows of a log could not be written"):
         log.close()
     assert log.state.dropped == 1
+
+
+def test_a_row_that_is_no_row_takes_no_others_along(objects: ObjectStore) -> None:
+    with PredictionLog(objects, "gdp", "r1", max_age_s=3600) as log:
+        for request in ("a", "\ud800", "b"):
+            add(log, request)
+        with pytest.raises(InternalError, match="can't be made a table"):
+            log.flush()
+        assert (log.state.written, log.state.dropped) == (2, 1)
+    assert [row["request_id"] for row in read(objects)] == ["a", "b"]
+
+
+def test_a_bad_row_at_the_end_loses_no_batch_behind_it(objects: ObjectStore) -> None:
+    log = PredictionLog(objects, "gdp", "r1", max_age_s=3600, max_rows=2)
+    with log._log._changed:  # nothing is written before all is there
+        for request in ("\ud800", "a", "b", "c"):
+            add(log, request)
+        log._log._closing = True
+    with pytest.warns(UserWarning, match="1 rows of a log"):
+        log.close()
+    assert [row["request_id"] for row in read(objects)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "outcome", [None, float("nan"), float("inf"), 10**400, [1.0, float("nan")], np.float64("inf"), {1, 2}]
+)
+def test_what_is_no_outcome_is_refused(objects: ObjectStore, outcome: Any) -> None:
+    with OutcomeLog(objects, "gdp") as log, pytest.raises(UsageError, match="can't be an outcome"):
+        log.add("a", outcome)
+    assert objects.list(recursive=True) == []
+
+
+def test_ids_that_are_no_text_are_refused(objects: ObjectStore) -> None:
+    with OutcomeLog(objects, "gdp") as log:
+        for request in ("\ud800", ""):
+            with pytest.raises(UsageError, match="id of its request"):
+                log.add(request, 1.0)
+        with pytest.raises(UsageError, match="time of an outcome"):
+            log.add("a", 1.0, time=float("nan"))
+
+
+def test_tables_may_have_outcomes_that_are_not_known(objects: ObjectStore) -> None:
+    count = write_outcomes(objects, "gdp", ["a", "b", "c"], [None, float("nan"), 1.0], [START] * 3)
+    assert count == 1
+
+
+def test_an_outcome_that_says_nothing_does_not_hide_a_later_one(objects: ObjectStore) -> None:
+    nothing = [_Outcome("a", None, None, START), _Outcome("b", float("nan"), None, START)]
+    objects.create(
+        layout.log_object("gdp", "outcomes", datetime.now(UTC), "older"), encode_segment(_outcome_table(nothing), {})
+    )
+    with OutcomeLog(objects, "gdp") as log, PredictionLog(objects, "gdp", "r1") as predictions:
+        for request in ("a", "b"):
+            add(predictions, request)
+            log.add(request, 2.0, time=START + 60)
+    assert [row["outcome"] for row in read(objects)] == [2.0, 2.0]
 
 
 def test_a_row_that_is_no_row_does_not_end_the_log(objects: ObjectStore) -> None:
