@@ -23,6 +23,7 @@ from umbel.scheduler.errors import GraphError, SpaceError, UsageError
 from umbel.scheduler.search.adaptive import AdaptiveSearch
 from umbel.scheduler.search.sampling import Search, TrialSource, rounds_of_grid, validate_search
 from umbel.scheduler.search.space import Space
+from umbel.scheduler.words import counted
 from umbel.storage.layout import check_name
 from umbel.storage.redaction import is_secret_name
 from umbel.storage.runs.trial_rows import OUT_OF_ORDER
@@ -367,7 +368,7 @@ def _data_argument(data: object, groups: int | None, over: Mapping[str, Any] | N
         keys = " × ".join(over) if over else "no group keys"
         raise GraphError(
             "the data don't line up with the groups",
-            got=f"{length} elements of data, {groups} groups ({keys})",
+            got=f"{length} elements of data, {counted(groups, 'group')} ({keys})",
             expected="one element of data a group, in the order of the groups",
             hint="map the loading task over the same list that is given to over="
             if over

@@ -20,9 +20,12 @@ from umbel.runtime.production.input_fields import as_category, as_number, descri
 from umbel.runtime.production.served import registered_model
 from umbel.scheduler.errors import NotFoundError, UsageError
 from umbel.scheduler.statistics.distributions import Distance, Numbers, distance_of_categories, distance_of_numbers
+from umbel.scheduler.words import counted
 from umbel.storage.registry.profiles import Description, Descriptions, create_profile, read_profile
 
 if TYPE_CHECKING:
+    from umbel.storage.registry.model_version import ModelVersion
+    from umbel.storage.registry.registered_model import RegisteredModel
     from umbel.storage.store import Store
 
 __all__ = ["Drift", "FieldDrift", "Profile", "drift", "profile"]
@@ -113,6 +116,8 @@ class Drift:
     #: Rows whose inputs the log holds.
     with_inputs: int
     fields: tuple[FieldDrift, ...]
+    #: The version whose profile it was compared with; None: with something else.
+    profile_of: int | None = None
 
     @property
     def drifted(self) -> bool:
@@ -125,10 +130,13 @@ class Drift:
 
     def text(self) -> str:
         """For people: a line a field, those that drifted first."""
-        lines = [f"{self.model}, version {self.version}: {self.rows:,} answers, {self.with_inputs:,} with their inputs"]
+        answers = f"{counted(self.rows, 'answer')}, {self.with_inputs:,} with their inputs"
+        lines = [f"{self.model}, version {self.version}: {answers}"]
+        if self.profile_of not in (None, self.version):
+            lines.append(f"  put together by a promotion; against the training data of version {self.profile_of}")
         order = {"drift": 0, "gone": 0, "new": 1, "too few": 2, "ok": 3}
         for field in sorted(self.fields, key=lambda each: (order[each.verdict], -(each.psi or 0.0), each.field)):
-            figures = [f"{field.count:,} values"]
+            figures = [counted(field.count, "value")]
             if field.psi is not None:
                 figures.append(f"PSI {field.psi:.3f} (limit {field.psi_limit:.3f})")
             if field.ks is not None:
@@ -140,7 +148,8 @@ class Drift:
             lines.append("  the log holds no inputs, so only outputs are compared")
         drifted = sum(field.verdict in ("drift", "gone") for field in self.fields)
         judged = sum(field.verdict in ("drift", "ok", "gone") for field in self.fields)
-        verdict = f"drift in {drifted} of {judged} fields" if drifted else f"no drift in {judged} fields"
+        fields = counted(judged, "field")
+        verdict = f"drift in {drifted} of {fields}" if drifted else f"no drift in {fields}"
         return "\n".join([*lines, verdict if judged else "not enough was served to tell"])
 
 
@@ -166,7 +175,8 @@ def drift(
         model: the name of a registered model.
         store: where it is registered and logged; None: ``$UMBEL_STORE``, else ``./umbel-store``.
         version: a version's number, or an alias.
-        against: a `Profile`, or a table to make one of; None: the one that was saved for the version.
+        against: a `Profile`, or a table to make one of; None: the one that was saved for the version; of a version that
+            a promotion put together, that of the version promoted, else of the one before.
         since: leave out what was answered before.
         psi: the bar of the population stability index, above 0.
         ks: the bar of the Kolmogorov–Smirnov distance, above 0, at most 1.
@@ -188,8 +198,9 @@ def drift(
             expected="psi above 0, ks above 0 and at most 1, alpha between 0 and 1, least 1 or more",
         )
     found = registered_model(model, store)
-    number = found.version(version).number
-    before = _profile_of(found.objects, model, number, against)
+    chosen = found.version(version)
+    number = chosen.number
+    before, profile_of = _profile_of(found, chosen, against)
     rows = read_predictions(found.objects, model, since)
     rows = rows.filter(pc.equal(rows["version"], number))
     total = rows.num_rows
@@ -210,7 +221,7 @@ def drift(
         answers = [value for each in _outputs(rows) for value in each]
         fields.append(_judge("outputs", "outputs", before.outputs, answers, bars))
     fields.sort(key=lambda each: (each.of, each.field))
-    return Drift(model, number, total, len(inputs), tuple(fields))
+    return Drift(model, number, total, len(inputs), tuple(fields), profile_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,18 +232,25 @@ class _Bars:
     least: int
 
 
-def _profile_of(objects: Any, model: str, number: int, against: Any) -> Descriptions:
+def _profile_of(model: RegisteredModel, version: ModelVersion, against: Any) -> tuple[Descriptions, int | None]:
+    """What to compare with, and which version's training data that is."""
     if isinstance(against, Profile):
-        return against.descriptions
+        return against.descriptions, None
     if against is not None:
-        return profile(against).descriptions
-    found = read_profile(objects, model, number)
-    if found is None:
-        raise NotFoundError(
-            f"version {number} of {model!r} has no profile of its training data",
-            hint=f"umbel.profile(table).save({model!r}, {number}), or umbel drift {model} --against FILE.parquet",
-        )
-    return found
+        return profile(against).descriptions, None
+    waiting = [version]
+    while waiting:
+        each = waiting.pop()
+        found = read_profile(model.objects, model.name, each.number)
+        if found is not None:
+            return found, each.number
+        # the last one is the version that was promoted, whose example and schema it has, too
+        waiting += [model.version(number) for number in each.version_record.composed_of]
+    raise NotFoundError(
+        f"version {version.number} of {model.name!r} has no profile of its training data",
+        hint=f"umbel.profile(table).save({model.name!r}, {version.number}), or "
+        f"umbel drift {model.name} --against FILE.parquet",
+    )
 
 
 def _outputs(rows: pa.Table) -> Iterable[list[Any]]:

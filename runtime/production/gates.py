@@ -1,7 +1,8 @@
 """When may a version of a registered model take another's place? The built-in gates: `umbel.gates`.
 
 Each call makes a gate, a function of (candidate, current) that judges every group. Without a current version, or where
-that has no such group, there is nothing to compare with, and only what the candidate is by itself counts.
+that has no such group, there is nothing to compare with, and only what the candidate is by itself counts. If there is
+something, but no group has two numbers that can be compared, the gate does not pass.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from umbel.scheduler.errors import UntrustedError, UsageError
+from umbel.scheduler.words import counted
 from umbel.storage.registry.gate_results import Gate, GateResult, GroupEvidence
 from umbel.storage.registry.model_rows import GROUP, SIZE
 from umbel.storage.registry.model_version import ModelVersion
@@ -55,12 +58,7 @@ def better_on_most(metric: str | None = None, *, share: float = 0.5, mode: str |
     _check_share(share)
     _check_mode(mode)
 
-    def gate(candidate: ModelVersion, current: ModelVersion | None) -> GateResult:
-        name, sign = _metric_of(candidate, metric, mode)
-        rows = _compared(_registered(candidate, name), _registered(current, name), sign, by=None)
-        return _share_result(f"better_on_most({name!r}, share={share:g})", rows, current, share)
-
-    return gate
+    return _MetricGate("better_on_most", metric, mode, share=share)
 
 
 def no_group_worse(metric: str | None = None, *, by: float = 0.05, mode: str | None = None) -> Gate:
@@ -77,12 +75,7 @@ def no_group_worse(metric: str | None = None, *, by: float = 0.05, mode: str | N
     _check_by(by)
     _check_mode(mode)
 
-    def gate(candidate: ModelVersion, current: ModelVersion | None) -> GateResult:
-        name, sign = _metric_of(candidate, metric, mode)
-        rows = _compared(_registered(candidate, name), _registered(current, name), sign, by=by)
-        return GateResult(f"no_group_worse({name!r}, by={by:g})", all(row.ok for row in rows), rows)
-
-    return gate
+    return _MetricGate("no_group_worse", metric, mode, by=by)
 
 
 def held_out(
@@ -116,12 +109,11 @@ def held_out(
         groups = dict.fromkeys([*candidate.groups, *([] if current is None else current.groups)])
         found = {group: _held_out_of(data, group) for group in groups}
         mine, notes = _scores(candidate, found, score)
-        theirs = {} if current is None else _scores(current, found, score)[0]
+        theirs, their_notes = ({}, {}) if current is None else _scores(current, found, score)
         rows = _compared(mine, theirs, 1.0 if mode == "min" else -1.0, by if share is None else None, notes)
-        name = f"held_out({getattr(score, '__name__', 'score')}"
-        if share is not None:
-            return _share_result(f"{name}, share={share:g})", rows, current, share)
-        return GateResult(f"{name}, by={by:g})", all(row.ok for row in rows), rows)
+        why = next((f"such as {group}: {note}" for group, note in their_notes.items()), "")
+        name, limit = getattr(score, "__name__", "score"), f"by={by:g}" if share is None else f"share={share:g}"
+        return _result(f"held_out({name}, {limit})", rows, bool(theirs), share, why)
 
     return gate
 
@@ -219,6 +211,31 @@ def parse_gate(text: str) -> Gate:
 # ---- judging ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _MetricGate:
+    """Judges by a metric that is registered: by the share of groups that are better, or by none being worse."""
+
+    kind: str
+    metric: str | None
+    mode: str | None
+    share: float | None = None
+    by: float | None = None
+
+    def check(self, candidate: ModelVersion) -> None:
+        """Refuse a version that does not have the metric."""
+        _metric_of(candidate, self.metric, self.mode)
+
+    def __call__(self, candidate: ModelVersion, current: ModelVersion | None) -> GateResult:
+        metric, sign = _metric_of(candidate, self.metric, self.mode)
+        mine, theirs = _registered(candidate, metric), _registered(current, metric)
+        limit = f"by={self.by:g}" if self.share is None else f"share={self.share:g}"
+        why = ""
+        if current is not None and metric_column(metric) not in current.table().column_names:
+            why = f"version {current.number} has no metric {metric!r}"
+        rows = _compared(mine, theirs, sign, self.by)
+        return _result(f"{self.kind}({metric!r}, {limit})", rows, bool(theirs), self.share, why)
+
+
 def _compared(
     candidate: Mapping[str, float],
     current: Mapping[str, float],
@@ -244,13 +261,33 @@ def _compared(
     return tuple(rows)
 
 
-def _share_result(name: str, rows: tuple[GroupEvidence, ...], current: ModelVersion | None, share: float) -> GateResult:
-    compared = [row for row in rows if row.candidate is not None and row.current is not None]
+def _result(
+    name: str, rows: tuple[GroupEvidence, ...], any_current: bool, share: float | None, why: str = ""
+) -> GateResult:
+    """What follows from the groups.
+
+    Args:
+        name: of the gate.
+        rows: the groups.
+        any_current: whether there is anything that the candidate would take the place of.
+        share: of the groups that were compared, how many must be better; None: all groups must be ok.
+        why: nothing could be compared, if that is known.
+    """
+    if not any_current:
+        return GateResult(name, all(row.ok for row in rows), rows, "there is nothing to compare with yet")
+    compared = [row for row in rows if _is_finite(row.candidate) and _is_finite(row.current)]
+    if not compared:  # without rows: what was not compared is evidence for no group
+        note = "no group could be compared: there are no two finite numbers of one" + (f" ({why})" if why else "")
+        return GateResult(name, False, (), note)
+    if share is None:
+        return GateResult(name, all(row.ok for row in rows), rows, f"compared in {counted(len(compared), 'group')}")
     better = sum(row.ok for row in compared)
-    note = f"better in {better} of {len(compared)} groups"
-    if current is None:
-        return GateResult(name, all(row.ok for row in rows), rows, note)
-    return GateResult(name, better >= share * len(compared) and bool(compared), rows, note)
+    note = f"better in {better} of {counted(len(compared), 'group')}"
+    return GateResult(name, better >= share * len(compared), rows, note)
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _metric_of(version: ModelVersion, metric: str | None, mode: str | None) -> tuple[str, float]:

@@ -16,7 +16,7 @@ from umbel.scheduler.errors import PromotionRefusedError, UsageError
 from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.values.columns import booleans, floats, strings
 
-__all__ = ["Gate", "GateResult", "GroupEvidence", "evidence_table", "refusal", "run_gate"]
+__all__ = ["Gate", "GateResult", "GroupEvidence", "check_gate", "evidence_table", "refusal", "run_gate"]
 
 _MAX_SHOWN = 20
 
@@ -46,8 +46,22 @@ class GateResult:
     note: str = ""
 
 
-#: Judges a candidate. A table with the columns group and ok (candidate, current, note) passes if all rows are ok.
+#: Judges a candidate. A table with the columns group and ok (candidate, current, note) passes if all rows are ok. One
+#: that has a method ``check(candidate)`` refuses there, before any model is read, what it can't judge.
 Gate: TypeAlias = Callable[[ModelVersion, "ModelVersion | None"], "GateResult | pa.Table | bool"]
+
+
+def check_gate(gate: Gate, candidate: ModelVersion) -> None:
+    """Let a gate say, before anything is read, that it can't judge this version.
+
+    Raises:
+        UsageError: it is no gate, or says so.
+    """
+    if not callable(gate):
+        raise UsageError("this is no gate", got=repr(gate), expected="a function of (candidate, current)")
+    check = getattr(gate, "check", None)
+    if callable(check):
+        check(candidate)
 
 
 def run_gate(gate: Gate, candidate: ModelVersion, current: ModelVersion | None) -> GateResult:
@@ -56,8 +70,6 @@ def run_gate(gate: Gate, candidate: ModelVersion, current: ModelVersion | None) 
     Raises:
         UsageError: its answer is no evidence.
     """
-    if not callable(gate):
-        raise UsageError("this is no gate", got=repr(gate), expected="a function of (candidate, current)")
     found: Any = gate(candidate, current)
     name = getattr(gate, "__name__", None) or type(gate).__name__
     if isinstance(found, GateResult):

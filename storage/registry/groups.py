@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from umbel.scheduler.errors import NotFoundError, UsageError
+from umbel.scheduler.words import counted
 from umbel.storage.runs.graph_record import near_names
 
 __all__ = ["ONLY_GROUP", "find_group", "group_text"]
@@ -73,7 +74,7 @@ def find_group(group: object, by: Sequence[str], known: Mapping[str, int], what:
                 f"{what} has no group of this name",
                 got=text,
                 expected=None if len(known) > 10 else "one of " + ", ".join(known),
-                hint=near_names(text, known) or f"it has {len(known)} groups; .groups lists them",
+                hint=near_names(text, known) or f"it has {counted(len(known), 'group')}; .groups lists them",
             )
     return found
 

@@ -6,13 +6,14 @@ It must not know aliases, and must not write.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from umbel.scheduler.errors import StoreCorruptError, UmbelError
+from umbel.scheduler.words import counted
 from umbel.storage.lineage.tree import Lineage
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.registry.groups import find_group
@@ -24,7 +25,7 @@ from umbel.storage.registry.trust import check_trust
 from umbel.storage.runs.records import read_run_record
 from umbel.storage.runs.run import Run
 from umbel.storage.values.artifacts import read_artifact
-from umbel.storage.values.columns import python_rows
+from umbel.storage.values.columns import contains, python_rows
 from umbel.storage.values.packs import MODEL
 
 __all__ = ["ModelVersion"]
@@ -37,22 +38,36 @@ class ModelVersion:
         objects: the store.
         record: what the version's record says.
         trust: its models may be loaded whatever they hold; see `load`.
+        only: see the method of this name; None: all its groups.
     """
 
-    def __init__(self, objects: ObjectStore, record: VersionRecord, trust: bool = False) -> None:
+    def __init__(
+        self, objects: ObjectStore, record: VersionRecord, trust: bool = False, only: frozenset[str] | None = None
+    ) -> None:
         self._objects = objects
         self._record = record
         self._trust = trust
+        self._only = only
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self._objects, self._record, self._trust))
+        return (type(self), (self._objects, self._record, self._trust, self._only))
 
     def trusted(self, trust: bool = True) -> ModelVersion:
         """The same version, whose models are loaded without asking for trust each time; see `load`."""
-        return self if trust == self._trust else ModelVersion(self._objects, self._record, trust)
+        return self if trust == self._trust else ModelVersion(self._objects, self._record, trust, self._only)
+
+    def only(self, groups: Collection[str]) -> ModelVersion:
+        """The same version as if it had only these of its groups.
+
+        Args:
+            groups: canonical texts; those that it does not have are left out.
+        """
+        chosen = frozenset(groups) if self._only is None else self._only & frozenset(groups)
+        return ModelVersion(self._objects, self._record, self._trust, chosen)
 
     def __repr__(self) -> str:
-        return f"<{self.model} version {self.number}: {self._record.groups} groups, in {self._objects.url}>"
+        groups = counted(self._record.groups if self._only is None else len(self.groups), "group")
+        return f"<{self.model} version {self.number}: {groups}, in {self._objects.url}>"
 
     # ---- what it is ----------------------------------------------------------------------------------------
 
@@ -141,7 +156,8 @@ class ModelVersion:
 
     @cached_property
     def _table(self) -> pa.Table:
-        return read_rows(self._objects, self._record.rows, self._record.groups, self._record.by_columns)
+        rows = read_rows(self._objects, self._record.rows, self._record.groups, self._record.by_columns)
+        return rows if self._only is None else rows.filter(pa.array(contains(rows[GROUP], self._only)))
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -8,15 +8,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 
 from umbel.scheduler.errors import UmbelError, UntrustedError, UsageError
+from umbel.scheduler.words import counted
 from umbel.storage.objects.interface import ObjectStore
-from umbel.storage.registry.gate_results import Gate, GateResult, GroupEvidence, evidence_table, refusal, run_gate
+from umbel.storage.registry.gate_results import (
+    Gate,
+    GateResult,
+    GroupEvidence,
+    check_gate,
+    evidence_table,
+    refusal,
+    run_gate,
+)
 from umbel.storage.registry.groups import find_group
-from umbel.storage.registry.model_rows import GROUP, encode_rows
+from umbel.storage.registry.model_rows import encode_rows
 from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.registry.predicting import plain
 from umbel.storage.registry.records import AliasRecord, VersionRecord, check_alias
@@ -58,47 +67,60 @@ def promote(
         )
     before = model.newest(alias)
     candidate = model.version(version).trusted(trust)
+    named = None if groups is None else _named(candidate, groups)
+    for each in gates:
+        check_gate(each, candidate)
+    if before is None and named is not None:
+        raise UsageError(
+            f"{alias!r} of {model.name!r} is new, so there is nothing that the other groups could keep",
+            got="groups (--group) for an alias that points nowhere yet",
+            expected="an alias that points to a version",
+            hint=f"point {alias!r} to a whole version first",
+        )
     current = None if before is None else model.version(before.version).trusted(trust)
     if before is not None and before.version == candidate.number:
         return before
-    smoke = smoke_test(model.objects, candidate)
+    # Only groups that may move are judged: what is wrong with others is no reason for these to stay.
+    judged = candidate if named is None else candidate.only(named)
+    beside = current if named is None or current is None else current.only(named)
+    smoke = smoke_test(model.objects, judged)
     if not smoke.passed:
         raise refusal(candidate, alias, [smoke], "register the run again, and promote that version")
-    results = [smoke, *(run_gate(each, candidate, current) for each in gates)]
-    kept: frozenset[str] = frozenset()
-    chosen = candidate
-    if (per_group or groups is not None) and current is not None:
-        kept = _kept(candidate, current, results if per_group else (), groups)
-        if not per_group:
-            _refuse_failed(candidate, alias, results)
-        elif not set(candidate.groups) - kept:
-            raise refusal(candidate, alias, _as_failed(results), "all groups keep what they have")
-        if kept:
-            chosen = _composed(model, candidate, current, kept, why).trusted(trust)
-            again = smoke_test(model.objects, chosen, sorted(kept))
-            if not again.passed:
-                raise refusal(chosen, alias, [again], "the models that stay can't be asked the new version's example")
-    else:
+    results = [smoke, *(run_gate(each, judged, beside) for each in gates)]
+    if current is None or not (per_group or named is not None):
         _refuse_failed(candidate, alias, results)
         _warn_of_lost(candidate, current)
-    evidence = put_artifact(model.objects, encode_rows(evidence_table(results, kept)))
+        chosen, kept, shown = candidate.number, frozenset[str](), results
+    else:
+        if not per_group:
+            _refuse_failed(candidate, alias, results)
+        moving = _moving(judged, results) if per_group else frozenset(judged.groups)
+        if not moving:
+            raise refusal(candidate, alias, _as_failed(results), "all groups keep what they have")
+        kept = frozenset(current.groups) - moving
+        chosen, shown = candidate.number, results
+        if kept or moving != set(candidate.groups):
+            stay = _checked_together(model.objects, candidate, current.only(kept), alias)
+            shown = [*results, stay]
+            chosen = _compose(model, candidate.only(moving), current.only(kept), why)
+    evidence = put_artifact(model.objects, encode_rows(evidence_table(shown, kept)))
     names = [result.gate for result in results]
-    return model.move_alias(alias, chosen.number, before, action="promote", why=why, gates=names, evidence=evidence)
+    return model.move_alias(alias, chosen, before, action="promote", why=why, gates=names, evidence=evidence)
 
 
-def smoke_test(objects: ObjectStore, version: ModelVersion, groups: Sequence[str] | None = None) -> GateResult:
-    """Compare models with their digests and, if the version has example inputs, load and ask them.
+def smoke_test(objects: ObjectStore, version: ModelVersion, inputs: object = None) -> GateResult:
+    """Compare models with their digests and, if there are example inputs, load and ask them.
 
     Args:
         objects: the store.
         version: the version.
-        groups: which groups; None: all.
+        inputs: the example; None: that of the version, if it has one.
 
     Raises:
         UntrustedError: they must be loaded, carry code, and the store is not trusted.
     """
-    example = version.smoke
-    wanted = version.groups if groups is None else list(groups)
+    example = version.smoke if inputs is None else inputs
+    wanted = version.groups
 
     def test(group: str) -> GroupEvidence:
         try:
@@ -140,45 +162,56 @@ def _warn_of_lost(candidate: ModelVersion, current: ModelVersion | None) -> None
     if lost:
         more = f" and {len(lost) - _MAX_NAMED} more" if len(lost) > _MAX_NAMED else ""
         warnings.warn(
-            f"version {candidate.number} of {candidate.model!r} has no models of {len(lost)} groups of the one that it "
-            f"replaces: {', '.join(lost[:_MAX_NAMED])}{more}",
+            f"version {candidate.number} of {candidate.model!r} has no models of {counted(len(lost), 'group')} of the "
+            f"one that it replaces: {', '.join(lost[:_MAX_NAMED])}{more}",
             UserWarning,
             stacklevel=4,
         )
 
 
-def _kept(
-    candidate: ModelVersion, current: ModelVersion, results: Sequence[GateResult], groups: Sequence[object] | None
-) -> frozenset[str]:
-    """The groups that keep what they have."""
+def _named(candidate: ModelVersion, groups: Sequence[object]) -> frozenset[str]:
+    """The groups that somebody has named, by their canonical texts."""
     known = {text: place for place, text in enumerate(candidate.groups)}
-    moving = set(known)
-    if groups is not None:
-        what = f"version {candidate.number} of {candidate.model!r}"
-        moving = {candidate.groups[find_group(group, candidate.by, known, what)] for group in groups}
+    what = f"version {candidate.number} of {candidate.model!r}"
+    if isinstance(groups, str) or not groups:
+        expected = f"[{candidate.groups[0]!r}], say"
+        raise UsageError("groups must be a list of groups", got=repr(groups), expected=expected)
+    return frozenset(candidate.groups[find_group(group, candidate.by, known, what)] for group in groups)
+
+
+def _moving(judged: ModelVersion, results: Sequence[GateResult]) -> frozenset[str]:
+    """The groups for which every gate is."""
+    moving = set(judged.groups)
     for result in results:
         moving -= {row.group for row in result.rows if not row.ok}
         if not result.rows and not result.passed:
             moving = set()
-    return frozenset(set(current.groups) - moving)
+    return frozenset(moving)
 
 
 # ---- a version of two ------------------------------------------------------------------------------------------
 
 
-def _composed(
-    model: RegisteredModel, candidate: ModelVersion, current: ModelVersion, kept: frozenset[str], why: str
-) -> ModelVersion:
-    """A new version: the present rows of some groups, and the candidate's of all others that it has."""
-    if (candidate.by, candidate.takes) != (current.by, current.takes):
+def _checked_together(objects: ObjectStore, candidate: ModelVersion, staying: ModelVersion, alias: str) -> GateResult:
+    """Refuse what can't become one version, before one is made; what the models that stay said to the example."""
+    if (candidate.by, candidate.takes) != (staying.by, staying.takes):
         raise UsageError(
             "versions with other group keys or inputs can't be put together",
-            got=f"{candidate.by} taking {candidate.takes}, and {current.by} taking {current.takes}",
+            got=f"{candidate.by} taking {candidate.takes}, and {staying.by} taking {staying.takes}",
             expected="the same",
             hint="promote the whole version",
         )
-    rows = unify([_rows(candidate, set(candidate.groups) - kept), _rows(current, set(kept))])
+    found = smoke_test(objects, staying, candidate.smoke)
+    found = replace(found, gate=f"{found.gate} of the models that stay")
+    if not found.passed:
+        raise refusal(candidate, alias, [found], "the models that stay can't be asked the new version's example")
+    return found
+
+
+def _compose(model: RegisteredModel, candidate: ModelVersion, current: ModelVersion, why: str) -> int:
+    """Make a new version of groups of two, the candidate's first; its number."""
     origin = candidate.version_record
+    stay, move = counted(len(current.groups), "group"), f"{len(candidate.groups):,}"
     record = VersionRecord(
         model=model.name,
         number=1,
@@ -193,15 +226,13 @@ def _composed(
         takes=origin.takes,
         smoke=origin.smoke,
         composed_of=(current.number, candidate.number),
-        why=why or f"{len(kept)} groups of version {current.number}, all others of version {candidate.number}",
+        why=why or f"{stay} of version {current.number}, {move} of version {candidate.number}",
     )
-    return ModelVersion(model.objects, create_version(model.objects, rows, record))
+    return create_version(model.objects, unify([_rows(candidate), _rows(current)]), record).number
 
 
-def _rows(version: ModelVersion, groups: set[str]) -> pa.Table:
-    """The rows of some groups, saying which version they are from."""
+def _rows(version: ModelVersion) -> pa.Table:
+    """The rows of a version, saying which version they are from."""
     table = version.table()
-    chosen = np.flatnonzero([text in groups for text in table[GROUP].to_pylist()])
-    table = table.take(integers(chosen))
     origin = [version.number if each is None else each for each in table["registered"].to_pylist()]
     return table.set_column(table.column_names.index("registered"), "registered", integers(origin))

@@ -66,7 +66,8 @@ class RegisteredModel:
         """A version.
 
         Args:
-            version: its number, "latest", or an alias. Cost of an alias: one listing and one or two reads.
+            version: its number; an alias; or "latest", the newest that was registered, which is none of those that a
+                promotion puts together. Cost of an alias or "latest": one listing and one or two reads.
 
         Raises:
             NotFoundError: there is no such version or alias.
@@ -98,6 +99,10 @@ class RegisteredModel:
         numbers = self.versions()
         if not numbers:
             raise NotFoundError(f"{self.name!r} has no versions", hint=f"umbel register RUN --model {self.name}")
+        for number in reversed(numbers):
+            record = read_version(self._objects, self.name, number)
+            if record is not None and not record.composed_of:
+                return number
         return numbers[-1]
 
     # ---- aliases -------------------------------------------------------------------------------------------
@@ -181,7 +186,8 @@ class RegisteredModel:
             alias: what to move; a new one is made.
             gate: functions of (candidate, current) that judge each group (`umbel.gates`); current is None for a new
                 alias. All of them must pass.
-            groups: only these groups move, all others keep their models: a new version is put together of both.
+            groups: only these groups move, and only these are judged; all others keep their models: a new version is
+                put together of both. The alias must be there already.
             per_group: a group that does not pass a gate keeps its present model; all others move. As above.
             why: a note for people.
             trust: load models whatever they hold; see `ModelVersion.load`.
@@ -191,6 +197,7 @@ class RegisteredModel:
 
         Raises:
             NotFoundError: there is no such version or group.
+            UsageError: an argument can't be used; groups of a new alias; a metric that the version does not have.
             PromotionRefusedError: a gate has not passed, or a model is damaged or does not answer: a table says which.
             UntrustedError: models must be loaded and carry code, and the store is not trusted.
             StoreConflictError: another process has moved the alias meanwhile; says who.

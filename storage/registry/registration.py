@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel.scheduler.errors import StoreConflictError, StoreUnavailableError, UmbelError, UsageError
+from umbel.scheduler.words import counted
 from umbel.storage import layout
 from umbel.storage.documents import create_document
 from umbel.storage.objects.interface import ObjectStore
@@ -225,8 +226,8 @@ def _with_models(objects: ObjectStore, run: Run, winners: Winners, example: _Exa
         asked = " or asked the example" if example.given else ""
         causes = [f"{named(groups)}: {why}" for why, groups in wrong.items()]
         raise UsageError(
-            f"the models of {sum(map(len, wrong.values()))} of {len(texts)} groups of the run {run.name!r} can't be "
-            f"loaded{asked}",
+            f"the models of {sum(map(len, wrong.values()))} of {counted(len(texts), 'group')} of the run {run.name!r} "
+            f"can't be loaded{asked}",
             got="; ".join(causes[:_MAX_NAMED]) + ("; …" if len(causes) > _MAX_NAMED else ""),
             expected="models with predict(inputs), or callables, that take inputs= as JSON has it"
             if example.given

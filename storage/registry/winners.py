@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.search.pareto import Objective, in_words
+from umbel.scheduler.words import counted
 from umbel.storage.registry.groups import group_text
 from umbel.storage.registry.model_rows import GROUP, by_columns
 from umbel.storage.runs.graph_record import NodeRecord, SweepRecord, near_names
@@ -115,7 +116,7 @@ def _sweep_of(run: Run, node: NodeRecord, sweep: object) -> SweepRecord | None:
         if node.size != max(1, len(found.groups)):
             raise UsageError(
                 f"{node.name!r} has not one element a group of the sweep {found.name!r}",
-                got=f"{node.size} elements",
+                got=counted(node.size or 0, "element"),
                 expected=f"{max(1, len(found.groups))}",
             )
         return found
@@ -124,7 +125,7 @@ def _sweep_of(run: Run, node: NodeRecord, sweep: object) -> SweepRecord | None:
         return nearest or _whole_sweep(run, node)
     raise UsageError(
         f"which groups the elements of {node.name!r} are is not known: no sweep of as many groups leads to it",
-        got=f"{node.size} elements",
+        got=counted(node.size or 0, "element"),
         expected="one element a group: refit.map(sweep.best(), data)",
         hint="name another node as models=, or the sweep, too",
     )
@@ -154,12 +155,13 @@ def _of_trials(run: Run, sweep: SweepRecord, by: tuple[str, ...], judged: Object
     best = _best_by(best, judged, by)
     texts = _texts(best, by)
     lost = sorted({group_text([_of(sweep, group)[key] for key in by]) for group in missing} - set(texts))
-    _refuse_missing(run, lost, f"have no trial with a finite {in_words(sweep.objectives)}")
+    _refuse_missing(run, lost, f"no trial has a finite {in_words(sweep.objectives)}")
     digests = best[MODEL].to_pylist()
     without = [text for text, digest in zip(texts, digests, strict=True) if digest is None]
     if without:
         raise UsageError(
-            f"the best trials of {len(without)} of {len(texts)} groups of the run {run.name!r} have no model",
+            f"the best trials of {len(without)} of {counted(len(texts), 'group')} of the run {run.name!r} "
+            "have no model",
             got=named(without),
             expected=f"a model of each winner, kept by the sweep {sweep.name!r}",
             hint='let the trial return umbel.Result(metrics, model=...) (and the sweep not have keep="none") under a '
@@ -202,14 +204,14 @@ def _of_elements(
     failed = [
         text for place, text in enumerate(texts) if (elements.get(place) or {"status": None})["status"] not in SUCCEEDED
     ]
-    _refuse_missing(run, failed, f"have no model, for their elements of {node.name!r} failed")
+    _refuse_missing(run, failed, f"elements of {node.name!r} failed")
     found = [elements[place] for place in range(len(texts))]
     if sweep is None or judged is None:  # of a Pareto set the node itself has chosen, or mixed
         keys = {name: inferred([group[key] for group in groups]) for key, name in zip(by, by_columns(by), strict=True)}
         rows = pa.table({**keys, GROUP: strings(texts), "run": strings([run.id] * len(texts))})
     else:
         best, missing = best_trials(run.objects, run.id, sweep)
-        _refuse_missing(run, [texts[place] for place in missing], f"have no trial with a finite {judged.metric}")
+        _refuse_missing(run, [texts[place] for place in missing], f"no trial has a finite {judged.metric}")
         rows = _with_keys(run, _best_by(best, judged, sweep.group_names), by, texts)
     rows = rows.append_column("node", strings([node.name] * len(rows)))
     rows = rows.append_column("element", integers(list(range(len(rows)))))
@@ -252,7 +254,7 @@ def _with_keys(run: Run, best: pa.Table, by: tuple[str, ...], texts: list[str]) 
 def _refuse_missing(run: Run, groups: list[str], why: str) -> None:
     if groups:
         raise UsageError(
-            f"{len(groups)} groups of the run {run.name!r} {why}",
+            f"{counted(len(groups), 'group')} of the run {run.name!r} can't be registered: {why}",
             got=named(groups),
             expected="a winner with a model in each group",
             hint=f"umbel why-failed {run.name} tells why; mend that, or leave these groups out, and run it under a new "

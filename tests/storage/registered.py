@@ -37,19 +37,21 @@ def add_run(
     *,
     models: Sequence[Any] = (Scale(1.0), Scale(2.0), Scale(3.0)),
     metrics: Sequence[float | None] = (0.1, 0.2, 0.3),
+    metric: str = "mase",
     end: bool = True,
 ) -> str:
     """A run of a group a metric; the second trial of each is the best and has the group's model (None: it has none)."""
     store.create_run({**record, "id": run_id, "name": run_id})
     numbers = list(range(len(metrics) * TRIALS))
-    metric = [
+    values = [
         metrics[n // TRIALS] if n % TRIALS == 1 else (None if metrics[n // TRIALS] is None else 9.0) for n in numbers
     ]
     kept: list[str | None] = [None] * len(numbers)
     for group, model in enumerate(models[: len(metrics)]):
         if model is not None:
             kept[group * TRIALS + 1] = put_artifact(store.objects, encode(model))
-    table = trials_table(numbers, metric, model=kept)
+    table = trials_table(numbers, values, model=kept)
+    table = table.rename_columns([f"metric_{metric}" if name == "metric_mase" else name for name in table.column_names])
     write_segment(store, f"runs/{run_id}/trials/backtest", table)
     if end:
         store.end_run(run_id, {"status": "done"})

@@ -220,7 +220,7 @@ REFUSED = [
         lambda: a_sweep(score_with_data, data=[1, 2]),
         GraphError,
         "the data don't line up",
-        "2 elements of data, 1 groups",
+        "2 elements of data, 1 group",
         "one element",
         "data=[that_list]",
     ),

@@ -106,6 +106,19 @@ def test_profiles_are_kept_and_never_change(served: Store) -> None:
         drift("gdp", store=served, version=2)
 
 
+def test_a_version_that_was_put_together_has_the_profile_of_its_parts(served: Store) -> None:
+    model = served.registry.model("gdp")
+    profile(training(), outputs="y").save("gdp", 1, store=served)
+    served.registry.register("one", model="gdp")
+    made = model.promote(2, groups=["DEU"], trust=True).version
+    log_split(served.objects, 500, versions=(made, made))
+    found = drift("gdp", store=served)
+    assert (found.version, found.profile_of, found.drifted) == (3, 1, False)
+    assert "against the training data of version 1" in found.text()
+    profile(training(1.0), outputs="y").save("gdp", 2, store=served)  # that of the version that was promoted goes first
+    assert drift("gdp", store=served).profile_of == 2
+
+
 def test_a_profile_with_nothing_in_a_field_can_be_kept_twice(served: Store) -> None:
     made = profile({"x": pa.array([None, None], pa.float64())})
     assert math.isnan(made.descriptions.inputs["x"].mean)  # type: ignore[union-attr]

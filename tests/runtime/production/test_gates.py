@@ -81,6 +81,43 @@ def test_held_out(model: RegisteredModel) -> None:
     assert judge(gates.held_out(THREE, error), model, 2, None).passed
 
 
+def other_metric(store: umbel.Store, record: dict[str, Any]) -> ModelVersion:  # noqa: F811
+    """A version whose metric is not that of the others, and whose models answer nothing that can be scored."""
+    renamed = {**record, "graph": {"nodes": [dict(node) for node in record["graph"]["nodes"]]}}
+    sweep = renamed["graph"]["nodes"][1]
+    sweep["sweep"] = {**sweep["sweep"], "metric": "mape"}
+    add_run(store, renamed, "mape", models=[Scale(float("nan"))] * 3, metric="mape")
+    return store.registry.register("mape", model="m")
+
+
+@pytest.mark.parametrize("make", [gates.better_on_most, gates.no_group_worse])
+def test_what_was_not_compared_does_not_pass(model: RegisteredModel, record: dict[str, Any], make: Any) -> None:  # noqa: F811
+    store = umbel.Store(model.objects)
+    without = other_metric(store, record)
+    result = make()(model.version(2), without)
+    assert (result.passed, result.rows) == (False, ())
+    assert "no group could be compared" in result.note
+    assert "version 4 has no metric 'mase'" in result.note
+    model.set_alias("champion", 4)
+    for per_group in (False, True):
+        with pytest.raises(umbel.PromotionRefusedError, match="no group could be compared"):
+            model.promote(2, gate=make(), per_group=per_group)
+
+
+def test_scores_that_are_no_numbers_are_not_compared(model: RegisteredModel, record: dict[str, Any]) -> None:  # noqa: F811
+    without = other_metric(umbel.Store(model.objects), record)
+    for gate in (gates.held_out(THREE, error, share=0.5), gates.held_out(THREE, error)):
+        result = gate(model.version(2), without)
+        assert isinstance(result, gates.GateResult)
+        assert not result.passed
+        assert "no group could be compared" in result.note
+    # where one of three can be compared, that one counts
+    half = gates.held_out(THREE, lambda out, truth: error(out, truth) if out[0] != 1.0 else float("nan"), share=0.5)
+    result = half(model.version(2), model.version(3))
+    assert isinstance(result, gates.GateResult)
+    assert (result.passed, result.note) == (False, "better in 0 of 1 group")
+
+
 def test_latency_and_size(model: RegisteredModel) -> None:
     quick = judge(gates.max_latency_s(30.0), model, 2)
     assert quick.passed

@@ -122,6 +122,95 @@ def test_some_groups_only(model: RegisteredModel) -> None:
         model.promote(3, groups=["FRX"], trust=True)
 
 
+def test_groups_of_a_new_alias_are_refused(model: RegisteredModel) -> None:
+    with pytest.raises(UsageError, match="'pilot' of 'm' is new"):
+        model.promote(2, "pilot", groups=["FRA"], trust=True)
+    with pytest.raises(NotFoundError, match="FRX"):
+        model.promote(2, "pilot", groups=["FRX"], trust=True)
+    wrong: list[Any] = [[], "FRA"]
+    for groups in wrong:
+        with pytest.raises(UsageError, match="list of groups"):
+            model.promote(2, groups=groups, trust=True)
+    assert model.aliases() == {"champion": 1}
+
+
+def test_names_are_checked_where_the_alias_is_there_already(model: RegisteredModel) -> None:
+    with pytest.raises(NotFoundError, match="FRX"):
+        model.promote(1, groups=["FRX"])
+    with pytest.raises(UsageError, match="did you mean 'mase'"):
+        model.promote(1, gate=gates.no_group_worse("mas"))
+    assert model.promote(1, gate=gates.no_group_worse("mase"), groups=["FRA"]).version == 1
+
+
+def test_only_groups_that_move_are_judged(model: RegisteredModel) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def look(candidate: ModelVersion, current: ModelVersion | None) -> bool:
+        assert current is not None
+        seen.append((candidate.groups, current.groups))
+        return True
+
+    moved = model.promote(2, groups=["DEU"], gate=[gates.no_group_worse(by=0.0), look], trust=True)
+    assert seen == [(["DEU"], ["DEU"])]
+    runs = {row["group"]: row["run"] for row in model.version(moved.version).table().to_pylist()}
+    assert runs == {"DEU": "second", "FRA": "first", "ITA": "first"}
+    evidence = model.evidence(moved)
+    assert evidence is not None
+    judged = [row for row in evidence.to_pylist() if row["gate"].startswith("no_group_worse")]
+    assert [(row["group"], row["kept"]) for row in judged] == [("DEU", False)]
+    assert {row["group"] for row in evidence.to_pylist() if row["kept"]} == {"FRA", "ITA"}
+    with pytest.raises(PromotionRefusedError, match="ITA"):
+        model.promote(2, groups=["FRA", "ITA"], gate=gates.no_group_worse(by=0.0), trust=True)
+
+
+def test_a_new_group_moves_only_if_it_may(store: Store, record: dict[str, Any], model: RegisteredModel) -> None:
+    model.set_alias("small", only(store, record, "DEU"))
+    moved = model.promote(2, "small", groups=["FRA"], trust=True)
+    assert model.version(moved.version).groups == ["FRA", "DEU"]
+
+    def not_italy(candidate: ModelVersion, current: ModelVersion | None) -> pa.Table:
+        return pa.table({"group": candidate.groups, "ok": [group != "ITA" for group in candidate.groups]})
+
+    moved = model.promote(2, "small", gate=not_italy, per_group=True, trust=True)
+    assert sorted(model.version(moved.version).groups) == ["DEU", "FRA"]
+
+
+def only(store: Store, record: dict[str, Any], group: str) -> int:
+    """The number of a version with one group."""
+    fewer = {**record, "graph": {"nodes": [dict(node) for node in record["graph"]["nodes"]]}}
+    sweep = fewer["graph"]["nodes"][1]
+    sweep["sweep"] = {**sweep["sweep"], "groups": [[group]]}
+    sweep["size"] = 4
+    add_run(store, fewer, "fewer", metrics=(0.1,))
+    return store.registry.register("fewer", model="m", inputs=[1.0]).number
+
+
+def test_a_refused_promotion_leaves_no_version(
+    model: RegisteredModel, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: Scale, inputs: list[float]) -> list[float]:
+        if self.by == 1.0:
+            raise ZeroDivisionError("no answer")
+        return [self.by * value for value in inputs]
+
+    monkeypatch.setattr(Scale, "predict", breaks)
+    with pytest.raises(PromotionRefusedError, match=r"smoke test of the models that stay +DEU .*no answer"):
+        model.promote(2, groups=["FRA"], trust=True)
+    assert model.versions() == [1, 2, 3]
+
+
+def test_latest_is_never_what_a_promotion_put_together(model: RegisteredModel, store: Store) -> None:
+    def slow(candidate: ModelVersion, current: ModelVersion | None) -> bool:
+        store.registry.model("m").promote(3, trust=True)
+        return True
+
+    with pytest.raises(StoreConflictError):
+        model.promote(2, groups=["FRA"], gate=slow, trust=True)
+    assert model.versions()[-1] == 4  # it lost the race for the alias, and nothing points to it
+    assert model.version("latest").number == 3
+    assert model.version(4).record["composed_of"] == [1, 2]
+
+
 def test_gates_of_ones_own(model: RegisteredModel) -> None:
     seen: list[tuple[int, int | None]] = []
 
@@ -195,12 +284,7 @@ def test_another_promotes_meanwhile(model: RegisteredModel, store: Store) -> Non
 
 
 def test_groups_that_would_be_lost(store: Store, record: dict[str, Any], model: RegisteredModel) -> None:
-    fewer = {**record, "graph": {"nodes": [dict(node) for node in record["graph"]["nodes"]]}}
-    sweep = fewer["graph"]["nodes"][1]
-    sweep["sweep"] = {**sweep["sweep"], "groups": [["DEU"]]}
-    sweep["size"] = 4
-    add_run(store, fewer, "fewer", metrics=(0.1,))
-    store.registry.register("fewer", model="m", inputs=[1.0])
+    only(store, record, "DEU")
     with pytest.raises(PromotionRefusedError, match="no model of this group"):
         model.promote(4, gate=gates.no_group_worse(), trust=True)
     with pytest.warns(UserWarning, match="no models of 2 groups of the one that it replaces: FRA, ITA"):

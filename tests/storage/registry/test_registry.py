@@ -153,7 +153,7 @@ def test_a_run_that_is_not_done(store: Store, record: dict[str, Any]) -> None:
 
 def test_groups_without_a_winner_are_named(store: Store, record: dict[str, Any]) -> None:
     add_run(store, record, metrics=(0.1, None, 0.3))
-    with pytest.raises(UsageError, match=r"1 groups(.|\n)*FRA(.|\n)*why-failed"):
+    with pytest.raises(UsageError, match=r"1 group of(.|\n)*FRA(.|\n)*why-failed"):
         store.registry.register("gdp", model="m")
 
 

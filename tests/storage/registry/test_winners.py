@@ -111,7 +111,7 @@ def test_groups_that_fail_are_named(tmp_path: Path) -> None:
     _, sweep = fit(tmp_path, trial, over={"g": ["a", "b"]}, metric="loss")
     graph = refit.map(sweep.best())
     run = umbel.run(graph, store=str(tmp_path), name="refitted", executor="inline", progress="quiet")
-    with pytest.raises(umbel.UsageError, match=r"1 groups.*finite loss(.|\n)*got: +b\n"):
+    with pytest.raises(umbel.UsageError, match=r"1 group of .*finite loss(.|\n)*got: +b\n"):
         find_winners(run, None, None, None)
     with pytest.raises(umbel.UsageError, match=r"2 groups(.|\n)*got: +a, b\n"):
         find_winners(run, None, graph, None)
