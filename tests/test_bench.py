@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench.__main__ import ARMS, main
+from tests.bench.chart import bars, draw
 from tests.bench.isolation import Isolated, PartError
 from tests.bench.measurement import ArmResult, Measurement, at_least, at_most, failed
 from tests.bench.report import document, format_bound, format_value, print_arm, print_table, verdict, write
@@ -34,6 +35,22 @@ def shown(judged: bool) -> str:
     print_table(console, RESULTS, MACHINE, judged=judged)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_the_picture_takes_tune_at_its_rate(tmp_path: Path) -> None:
+    details = {
+        "trials": 20_000,
+        "umbel_s": [0.9, 0.7, 0.8],
+        "plain_s": [12.0],
+        "tune_trials": 200,
+        "tune_s": 6.0,
+        "tune_bare_s": 5.0,
+    }
+    assert [seconds for _, seconds in bars(details)] == pytest.approx([0.8, 12.0, 500.0, 600.0])
+    results, picture = tmp_path / "results.json", tmp_path / "speed.png"
+    results.write_text(json.dumps({"machine": MACHINE, "arms": {"noop": {"details": details}}}))
+    draw(results, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_bound_holds_at_its_limit_and_never_for_nan() -> None:
