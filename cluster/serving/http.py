@@ -13,12 +13,26 @@ from typing import Any
 
 from umbel.scheduler.errors import UmbelError
 
-__all__ = ["HttpError", "Receive", "Reply", "Scope", "Send", "error_reply", "parse_json", "read_body", "send_reply"]
+__all__ = [
+    "RETRY",
+    "HttpError",
+    "Receive",
+    "Reply",
+    "Scope",
+    "Send",
+    "error_reply",
+    "header_text",
+    "parse_json",
+    "read_body",
+    "send_reply",
+]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+#: Seconds after which to try again.
+RETRY = (("Retry-After", "1"),)
 _JSON = (b"content-type", b"application/json")
 
 
@@ -58,10 +72,11 @@ class HttpError(Exception):
         super().__init__(what)
         self.status = status
         self.headers = headers
+        self.detail = list(detail)
         said = {"what": what, "got": got, "expected": expected, "hint": hint}
         self.content: dict[str, Any] = {"error": {name: text for name, text in said.items() if text is not None}}
         if detail:
-            self.content["detail"] = list(detail)
+            self.content["detail"] = self.detail
 
     @staticmethod
     def of(
@@ -106,6 +121,14 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             return b"".join(parts)
 
 
+def header_text(value: bytes) -> str:
+    """The text of a header. UTF-8, as JSON is, so that a key is the same in both; old clients send latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _too_large(got: str, limit_bytes: int) -> HttpError:
     return HttpError(
         413, "the request is too large", got=f"{got} bytes", expected=f"at most {limit_bytes} bytes", hint="send less"
@@ -148,7 +171,7 @@ async def send_reply(send: Send, reply: Reply) -> None:
     """Answer a request."""
     body = json.dumps(reply.content, separators=(",", ":"), allow_nan=False).encode()
     headers = [_JSON, (b"content-length", str(len(body)).encode())]
-    headers += [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers]
+    headers += [(name.encode(), value.encode("utf-8", "replace")) for name, value in reply.headers]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -25,6 +25,8 @@ _KEY = {
     "description": "The caller. Requests with one key meet the same version for as long as the split stays.",
     "schema": {"type": "string", "maxLength": 500},
 }
+#: The same as a field; null says nothing.
+_KEY_FIELD = {"type": ["string", "integer", "null"], "maxLength": 500}
 _GROUP = {
     "name": "group",
     "in": "path",
@@ -55,6 +57,7 @@ _ERRORS = {
     "400": "The request is no JSON object, or a name is too long.",
     "401": "A bearer token is asked for.",
     "404": "There is no such group; near names are given.",
+    "405": "The path has another method.",
     "413": "The request is too large.",
     "422": "A field is missing or not what the model takes; ``detail`` says which.",
     "500": "The model failed.",
@@ -87,7 +90,7 @@ def openapi(settings: ServeSettings, snapshot: Snapshot) -> dict[str, Any]:
             "post": _post(
                 "predict",
                 "What the model of a group answers.",
-                _fields({"inputs": {"$ref": "#/components/schemas/Inputs"}, "key": {"type": "string"}}, "inputs"),
+                _fields({"inputs": {"$ref": "#/components/schemas/Inputs"}, "key": _KEY_FIELD}, "inputs"),
                 {"200": _json("The answer.", {"$ref": "#/components/schemas/Answer"}, _ANSWER_HEADERS)},
                 [_GROUP, _KEY, _REQUEST_ID],
             )
@@ -96,8 +99,8 @@ def openapi(settings: ServeSettings, snapshot: Snapshot) -> dict[str, Any]:
             "post": _post(
                 "batchPredict",
                 "What the models of many groups answer. Each instance succeeds or fails for itself.",
-                _fields({"instances": {"type": "array", "items": _INSTANCE}, "key": {"type": "string"}}, "instances"),
-                {"200": _json("Answers or errors, in order.", _fields({"predictions": _PREDICTIONS}, "predictions"))},
+                _fields({"instances": {"type": "array", "items": _INSTANCE}, "key": _KEY_FIELD}, "instances"),
+                {"200": _json("Answers or errors, in order.", _BATCH_ANSWER)},
                 [_KEY, _REQUEST_ID],
             )
         },
@@ -160,13 +163,28 @@ def _fields(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
 
 
 _INSTANCE = _fields(
-    {"group": {"type": "string"}, "inputs": {"$ref": "#/components/schemas/Inputs"}, "key": {"type": "string"}},
+    {"group": {"type": "string"}, "inputs": {"$ref": "#/components/schemas/Inputs"}, "key": _KEY_FIELD},
     "group",
     "inputs",
 )
-_PREDICTIONS = {
-    "type": "array",
-    "items": {"anyOf": [{"$ref": "#/components/schemas/Answer"}, {"$ref": "#/components/schemas/Error"}]},
+_ONE = {
+    "allOf": [{"$ref": "#/components/schemas/Answer"}],
+    "required": ["digest", "group", "request_id"],
+    "properties": {"digest": {"type": "string"}, "group": {"type": "string"}},
 }
-_OUTCOME = _fields({"request_id": {"type": "string"}, "outcome": {}}, "request_id", "outcome")
+_FAILED = {
+    "allOf": [{"$ref": "#/components/schemas/Error"}],
+    "required": ["status"],
+    "properties": {"status": {"type": "integer"}},
+}
+_PREDICTIONS = {"type": "array", "items": {"anyOf": [_ONE, _FAILED]}}
+_BATCH_ANSWER = _fields({"predictions": _PREDICTIONS, "request_id": {"type": "string"}}, "predictions", "request_id")
+_OUTCOME = _fields(
+    {
+        "request_id": {"type": "string", "minLength": 1, "maxLength": 210},
+        "outcome": {"not": {"type": "null"}, "description": "A number, or a list of them for an answer of several."},
+    },
+    "request_id",
+    "outcome",
+)
 _ACCEPTED = {"202": _json("It is recorded.", {"type": "object"})}

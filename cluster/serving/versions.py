@@ -66,7 +66,8 @@ class ServedVersion:
         if group in self.digests:
             return group
         what = f"version {self.number} of {self.version.model!r}"
-        return self._names[find_group(group, self.version.by, self._places, what)]
+        lists_them = f"GET /v1/models/{self.version.model}/groups lists them"
+        return self._names[find_group(group, self.version.by, self._places, what, lists_them)]
 
     def load(self, group: str) -> Loaded:
         """Load the model of a group; checks its digest.

@@ -53,7 +53,9 @@ def group_text(values: Sequence[object]) -> str:
     return text
 
 
-def find_group(group: object, by: Sequence[str], known: Mapping[str, int], what: str) -> int:
+def find_group(
+    group: object, by: Sequence[str], known: Mapping[str, int], what: str, lists_them: str = ".groups lists them"
+) -> int:
     """The row of a group.
 
     Args:
@@ -61,6 +63,7 @@ def find_group(group: object, by: Sequence[str], known: Mapping[str, int], what:
         by: the keys.
         known: rows by canonical text.
         what: the thing that has groups, for the message.
+        lists_them: where to look them up, for the message.
 
     Raises:
         NotFoundError: there is none; near names are given.
@@ -74,7 +77,7 @@ def find_group(group: object, by: Sequence[str], known: Mapping[str, int], what:
                 f"{what} has no group of this name",
                 got=text,
                 expected=None if len(known) > 10 else "one of " + ", ".join(known),
-                hint=near_names(text, known) or f"it has {counted(len(known), 'group')}; .groups lists them",
+                hint=near_names(text, known) or f"it has {counted(len(known), 'group')}; {lists_them}",
             )
     return found
 

@@ -83,7 +83,10 @@ def test_groups_are_found_by_canonical_text_or_value(store: Store) -> None:
         ("/v1/models/gdp/groups/" + "x" * 501 + ":predict", {"inputs": [1]}, 400),
         ("/v1/models/gdp/groups/:predict", {"inputs": [1]}, 400),
         ("/v1/models/gdp/groups/FRA:explain", {"inputs": [1]}, 404),
-        ("/v1/models/gdp/groups/FRA", {"inputs": [1]}, 404),
+        ("/v1/models/gdp/groups/FRA", {"inputs": [1]}, 405),
+        ("/v1/models/gdp/groups", {"inputs": [1]}, 405),
+        (PREDICT, {"inputs": [1], "key": "\ud800"}, 422),
+        (PREDICT, {"inputs": [1], "key": True}, 422),
         ("/v1/models/gdpx/groups/FRA:predict", {"inputs": [1]}, 404),
         ("/v1/models/gdp/groupsFRA:predict", {"inputs": [1]}, 404),
         ("/v1/models/gdp:explain", {}, 404),
@@ -92,6 +95,10 @@ def test_groups_are_found_by_canonical_text_or_value(store: Store) -> None:
         ("/v1/models/gdp:batchPredict", {"instances": [{"group": "FRA", "inputs": [1]}] * 4}, 413),
         ("/v1/models/gdp:outcome", {"outcome": 1}, 422),
         ("/v1/models/gdp:outcome", {"request_id": "r"}, 422),
+        ("/v1/models/gdp:outcome", {"request_id": "r", "outcome": None}, 422),
+        ("/v1/models/gdp:outcome", {"request_id": "r", "outcome": 10**400}, 422),
+        ("/v1/models/gdp:outcome", {"request_id": "\ud800", "outcome": 1}, 422),
+        ("/v1/models/gdp:outcome", {"request_id": "x" * 211, "outcome": 1}, 422),
         ("/v1/models/gdp/groups/XXX:outcome", {"request_id": "r", "outcome": 1}, 404),
         ("/readyz", {}, 405),
         ("/v1/models/gdp", {}, 405),
@@ -113,6 +120,60 @@ def test_422_names_the_field(store: Store) -> None:
         assert reply.content["detail"] == [
             {"loc": ["body", "inputs", 1], "msg": "'x' is not of type 'number'", "type": "type"}
         ]
+
+    with_client(store, act)
+
+
+def test_what_the_caller_can_ask_for_is_named(store: Store) -> None:
+    async def act(client: Client) -> None:
+        reply = await client.call("POST", "/v1/models/gdp/groups/FRA", {"inputs": [1]})
+        assert reply.headers["allow"] == "GET, HEAD"
+        assert "POST /v1/models/gdp/groups/FRA:predict or POST" in reply.content["error"]["hint"]
+        reply = await client.call("POST", "/v1/models/gdp", {"inputs": [1]})
+        assert "POST /v1/models/gdp:batchPredict" in reply.content["error"]["hint"]
+        reply = await client.call("POST", "/v1/models/gdp/groups/FRA:explain", {"inputs": [1]})
+        assert "GROUP:outcome" in reply.content["error"]["expected"]
+        reply = await client.predict("xyzzy", [1])
+        assert "GET /v1/models/gdp/groups lists them" in reply.content["error"]["hint"]
+        reply = await client.call("GET", "/v1/models/gdp:batchPredict")
+        assert (reply.status, reply.headers["allow"]) == (405, "POST")
+
+    with_client(store, act)
+
+
+def test_outcomes_name_the_field_that_is_wrong(store: Store) -> None:
+    async def act(client: Client) -> None:
+        for content, field in (
+            ({"request_id": "r", "outcome": None}, "outcome"),
+            ({"request_id": "r", "outcome": 10**400}, "outcome"),
+            ({"request_id": "\ud800", "outcome": 1}, "request_id"),
+        ):
+            reply = await client.call("POST", "/v1/models/gdp:outcome", content)
+            assert reply.content["detail"][0]["loc"] == ["body", field]
+
+    with_client(store, act)
+
+
+def test_a_key_is_the_same_in_a_header_and_in_a_field(store: Store) -> None:
+    async def act(client: Client) -> None:
+        placed = []
+        for n in range(20):
+            key = f"Zoë {n} 東"
+            field = await client.call("POST", PREDICT, {"inputs": [1], "key": key})
+            header = await client.predict("FRA", [1], x_umbel_key=key.encode().decode("latin-1"))
+            assert field.content["alias"] == header.content["alias"], key
+            placed.append(field.content["alias"])
+            assert (await client.predict("FRA", [1], x_umbel_key=f"Zoë {n}")).status == 200  # as latin-1
+        assert set(placed) == {"champion", "challenger"}
+
+    with_client(store, act, split="champion=50,challenger=50")
+
+
+def test_an_id_that_is_not_ascii_comes_back_as_it_was(store: Store) -> None:
+    async def act(client: Client) -> None:
+        reply = await client.predict("FRA", [1], x_request_id="é 1".encode().decode("latin-1"))
+        assert reply.content["request_id"] == "é 1"
+        assert reply.headers["x-request-id"] == "é 1"
 
     with_client(store, act)
 
@@ -145,14 +206,54 @@ def test_a_batch_over_many_groups(store: Store) -> None:
             {"inputs": [1]},
             7,
         ]
-        reply = await client.call("POST", "/v1/models/gdp:batchPredict", {"instances": instances}, x_request_id="r")
+        batch = {"instances": instances}
+        reply = await client.call("POST", "/v1/models/gdp:batchPredict", batch, x_request_id="r")
         assert reply.status == 200
         found = reply.content["predictions"]
         assert [each.get("outputs") for each in found] == [[1.0], None, None, [2.0], None, None]
         assert [each.get("status") for each in found] == [None, 404, 422, None, 422, 422]
         assert [each["request_id"] for each in found] == [f"r~{n}" for n in range(6)]
+        single = await client.predict("FRA", [1])
+        assert found[3]["digest"] == single.headers["x-umbel-digest"]
 
     with_client(store, act)
+
+
+def test_instances_are_checked_as_single_requests_are(store: Store) -> None:
+    async def act(client: Client) -> None:
+        wrong: list[tuple[Any, int, list[Any]]] = [
+            (7, 422, []),
+            ({"inputs": [1]}, 422, ["group"]),
+            ({"group": "FRA"}, 422, ["inputs"]),
+            ({"group": "FRA", "inputs": [1, "x"]}, 422, ["inputs", 1]),
+            ({"group": "FRA", "inputs": [1], "input": 1}, 422, ["input"]),
+            ({"group": "FRA", "inputs": [1], "key": {"a": 1}}, 422, ["key"]),
+            ({"group": "FRA", "inputs": [1], "key": "x" * 501}, 400, ["key"]),
+            ({"group": "FRA", "inputs": [1], "key": "\ud800"}, 422, ["key"]),
+            ({"group": "\ud800", "inputs": [1]}, 422, ["group"]),
+            ({"group": "", "inputs": [1]}, 400, ["group"]),
+        ]
+        batch = {"instances": [instance for instance, _, _ in wrong]}
+        reply = await client.call("POST", "/v1/models/gdp:batchPredict", batch)
+        for n, ((_, status, place), found) in enumerate(zip(wrong, reply.content["predictions"], strict=True)):
+            assert found["status"] == status, found
+            assert found["detail"][0]["loc"] == ["body", "instances", n, *place]
+
+    with_client(store, act)
+
+
+def test_an_instance_without_a_key_has_that_of_its_batch(store: Store) -> None:
+    async def act(client: Client) -> None:
+        for n in range(10):
+            key = f"user{n}"
+            alias = (await client.call("POST", PREDICT, {"inputs": [1], "key": key})).content["alias"]
+            instances = [{"group": "FRA", "inputs": [1], **own} for own in ({}, {"key": None}, {"key": key})]
+            for batch, headers in (({"key": key}, {}), ({"key": None}, {"x_umbel_key": key})):
+                content = {"instances": instances, **batch}
+                reply = await client.call("POST", "/v1/models/gdp:batchPredict", content, **headers)
+                assert {each["alias"] for each in reply.content["predictions"]} == {alias}
+
+    with_client(store, act, split="champion=50,challenger=50")
 
 
 def test_a_token_is_asked_for(store: Store) -> None:
@@ -201,6 +302,11 @@ def test_the_interface_is_described_with_the_registered_schemas(store: Store) ->
         assert schemas["Outputs"] == {"type": "array", "items": {"type": "number"}}
         answer = (await client.predict("FRA", [1])).content
         Draft202012Validator({**schemas["Answer"], "components": {"schemas": schemas}}).validate(answer)
+        batch = {"instances": [{"group": "FRA", "inputs": [1]}, {"group": "XXX", "inputs": [1]}]}
+        operation = described["paths"]["/v1/models/gdp:batchPredict"]["post"]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        answers = (await client.call("POST", "/v1/models/gdp:batchPredict", batch)).content
+        Draft202012Validator({**schema, "components": {"schemas": schemas}}).validate(answers)
         refused = (await client.predict("XXX", [1])).content
         Draft202012Validator(schemas["Error"]).validate(refused)
         for path, methods in described["paths"].items():
