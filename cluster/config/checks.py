@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from umbel.scheduler.errors import UsageError
-from umbel.storage.redaction import is_secret_name, redact_url
+from umbel.storage.redaction import is_secret_name, redact, redact_argv
 
 __all__ = [
     "check_amount",
@@ -22,6 +22,7 @@ __all__ = [
     "check_label_value",
     "check_labels",
     "check_name",
+    "check_no_secret",
     "check_one_of",
     "check_plain_words",
     "check_set",
@@ -137,7 +138,7 @@ def check_environment(what: str, given: Mapping[str, str], reserved: Iterable[st
             raise UsageError(f"{what}: this can't be the name of a variable", got=repr(name), expected="as AWS_REGION")
         if name in tuple(reserved):
             raise UsageError(f"{what}: {name} is set twice", expected="only by store or credentials")
-        if is_secret_name(name) or redact_url(value) != value:
+        if is_secret_name(name) or redact(value) != value:
             raise UsageError(
                 f"{what}: {name} would stand in the manifest in clear",
                 got="a credential",
@@ -149,18 +150,32 @@ def check_environment(what: str, given: Mapping[str, str], reserved: Iterable[st
 
 
 def check_plain_words(what: str, given: Sequence[str]) -> None:
-    """Refuse words that a shell would read as anything but themselves, and credentials in URLs."""
+    """Refuse words that a shell would read as anything but themselves, and credentials, in URLs or options."""
+    shown = redact_argv(given)
+    if shown != list(given):
+        raise _in_clear(what, " ".join(shown))
     for word in given:
-        if redact_url(word) != word:
-            raise UsageError(
-                f"{what} holds a credential, which would stand there in clear",
-                got=redact_url(word),
-                expected="a URL without one",
-                hint="credentials are read from a Secret (credentials) or from the environment",
-            )
         if not _PLAIN.fullmatch(word):
             raise UsageError(
                 f"{what} has characters that a shell would read in its own way",
                 got=repr(word),
                 expected="letters, digits and _ . / : = @ % + , -",
             )
+
+
+def check_no_secret(what: str, line: str) -> None:
+    """Refuse a line of shell with a credential in it; what is read from elsewhere, as by ``$(cat FILE)``, is none."""
+    by_reference = re.sub(r"\$\([^()]*\)|`[^`]*`|\$\{[^}]*\}|\$\w+", "", line)
+    by_reference = by_reference.replace('""', "").replace("''", "")
+    shown = redact(by_reference)
+    if shown != by_reference:
+        raise _in_clear(what, shown)
+
+
+def _in_clear(what: str, shown: str) -> UsageError:
+    return UsageError(
+        f"{what} holds a credential, which would stand there in clear",
+        got=shown,
+        expected="none",
+        hint="credentials are read from a Secret (credentials), from a file or from the environment",
+    )

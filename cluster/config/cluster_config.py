@@ -24,17 +24,16 @@ from umbel.cluster.config.checks import (
     check_plain_words,
     check_set,
 )
+from umbel.cluster.config.labels import QUEUE_LABELS, is_reserved
 from umbel.cluster.config.work import Cron, Job, Service, Slurm
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["BACKENDS", "SCHEDULERS", "ClusterConfig", "Credentials", "FaultTolerance", "Group", "Head", "Queue"]
 
 #: The batch schedulers whose queues a manifest can name.
-SCHEDULERS = ("kueue", "volcano", "yunikorn", "kai")
+SCHEDULERS = tuple(QUEUE_LABELS)
 #: What can keep the state of Ray's control service (GCS) beyond the head's life.
 BACKENDS = ("redis", "rocksdb")
-#: Prefixes of labels that a manifest's own labels have, or that mean something to the operator.
-_OURS = ("umbel", "ray.io", "app.kubernetes.io", "kueue.x-k8s.io", "volcano.sh", "yunikorn.apache.org", "kai.scheduler")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,7 +229,7 @@ class ClusterConfig:
     namespace: str | None = None
     #: Ray with what the project needs in it; `umbel manifest image` gives a Dockerfile.
     image: str = field(default_factory=official_image)
-    #: The Ray in the image; None: as the image's tag says.
+    #: The Ray in the image; None: as the image's tag says, if it begins with a version like the one installed here.
     ray_version: str | None = None
     #: The account that the pods act as; None: the namespace's default one.
     service_account: str | None = None
@@ -285,8 +284,15 @@ class ClusterConfig:
         )
         check_labels("labels", self.labels)
         for key in self.labels:
-            if key.partition("/")[0] in _OURS:
-                raise UsageError("labels: this one is written by Umbel", got=key, expected="another prefix")
+            if is_reserved(key):
+                raise UsageError("labels: this one is written by Umbel", got=key, expected="another name")
+        if self.cron is not None and self.cron.within_a_day and self.job is not None and self.job.retries:
+            raise UsageError(
+                "cron: run has hours or less in its name, which each retry would read off the clock anew",
+                got=f"{self.cron.run}, retries {self.job.retries}",
+                expected="days in the name, or job.retries = 0",
+                hint="the next firing takes over what the failed one did",
+            )
         names = [group.name for group in self.groups]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -303,7 +309,8 @@ class ClusterConfig:
             raise UsageError(
                 "ray_version: which Ray is in the image can't be told from its tag",
                 got=self.image,
-                expected='ray_version = "2.60.0", or its like',
+                expected=f'ray_version = "{version("ray")}", or its like',
+                hint="a tag that begins with another version than Ray's here may be the project's own",
             )
 
     @property
@@ -313,6 +320,7 @@ class ClusterConfig:
 
 
 def ray_version_of(image: str) -> str | None:
-    """The version that an image's tag begins with, if it begins with one."""
+    """The version that an image's tag begins with, if that can be Ray's: it has the minor version that is installed
+    here. Another number may as well be the project's own."""
     found = re.match(r"\d+\.\d+\.\d+(?=$|[-.+_])", image.partition("@")[0].rpartition(":")[2])
-    return found[0] if found else None
+    return found[0] if found and found[0].split(".")[:2] == version("ray").split(".")[:2] else None

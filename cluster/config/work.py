@@ -10,16 +10,20 @@ from pathlib import PurePosixPath
 from umbel.cluster.config.checks import (
     check_at_least,
     check_label_value,
+    check_no_secret,
     check_one_of,
     check_plain_words,
     check_set,
 )
 from umbel.scheduler.errors import UsageError
+from umbel.storage.redaction import is_secret_name
 
-__all__ = ["UPGRADES", "Cron", "Job", "Service", "Slurm"]
+__all__ = ["NOTICE_S", "UPGRADES", "Cron", "Job", "Service", "Slurm"]
 
 #: How a service goes over to another configuration.
 UPGRADES = ("NewCluster", "None")
+#: Seconds before Slurm's time limit at which a run is asked to end in good order. It needs a few.
+NOTICE_S = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +86,7 @@ class Cron:
     schedule: str
     #: The run's name with the time in it (as ``date`` writes it), so that each begins a run of its own.
     run: str
-    #: Whose clock it is, as "Europe/Rome"; None: the operator's.
+    #: Whose clock it is, as "Europe/Rome"; None: the operator's for the schedule, UTC for the run's name.
     time_zone: str | None = None
     #: Whether it pauses.
     suspend: bool = False
@@ -105,6 +109,11 @@ class Cron:
         check_run("cron: run", re.sub(r"%[YymdHMjs]", "0", self.run))
         if self.time_zone is not None and not re.fullmatch(r"[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*", self.time_zone):
             raise UsageError("cron: this is no time zone", got=self.time_zone, expected="as Europe/Rome or Etc/UTC")
+
+    @property
+    def within_a_day(self) -> bool:
+        """Whether the run's name tells times of one day apart."""
+        return re.search(r"%[HMs]", self.run) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +139,13 @@ class Service:
         check_plain_words("service: args", [value for value in self.args.values() if value])
         for name in self.args:
             check_plain_words("service: the name of an argument", (name,))
+            if is_secret_name(name) and not name.endswith(("_env", "_file")):  # these say where it is
+                raise UsageError(
+                    f"service: args: {name} would stand in the manifest in clear",
+                    got="a credential",
+                    expected=f"{name}_env: the name of a variable, which comes from a Secret",
+                    hint="kubectl create secret generic NAME --from-literal=VARIABLE=…, and credentials.secret = NAME",
+                )
         check_one_of("service: upgrade", self.upgrade, UPGRADES)
 
 
@@ -148,7 +164,7 @@ class Slurm:
     gpus: int = 0
     #: Their kind, as the site calls it.
     gpu_type: str | None = None
-    #: The time limit: minutes, hours:minutes:seconds, or days-hours:minutes:seconds.
+    #: The time limit: minutes, hours:minutes:seconds, or days-hours:minutes:seconds. The last two are for the end.
     time: str = "04:00:00"
     account: str | None = None
     qos: str | None = None
@@ -172,6 +188,12 @@ class Slurm:
             raise UsageError("slurm: memory is no size", got=repr(self.memory), expected='as "64G"')
         if not re.fullmatch(r"[1-9][0-9]*|\d+:\d\d(?::\d\d)?|\d+-\d+(?::\d\d){0,2}", self.time):
             raise UsageError("slurm: this is no time limit", got=self.time, expected='as "04:00:00" or "2-00:00:00"')
+        if self.time_s <= NOTICE_S:
+            raise UsageError(
+                "slurm: the time limit leaves no time to run anything",
+                got=self.time,
+                expected=f"more than {NOTICE_S // 60} minutes: so long before the end the run is asked to finish",
+            )
         for name in ("partition", "gpu_type", "account", "qos", "constraint"):
             given = getattr(self, name)
             if given is not None and not re.fullmatch(r"[\w.,&|()-]+", given):
@@ -180,6 +202,18 @@ class Slurm:
             check_set("slurm: a line of setup", line.strip())
             if "\n" in line:
                 raise UsageError("slurm: a line of setup is several", got=repr(line), expected="one line an element")
+            check_no_secret("slurm: a line of setup", line)
+
+    @property
+    def time_s(self) -> int:
+        """The time limit in seconds."""
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if dash or len(parts) == 3:  # hours first
+            hours, minutes, seconds = [*parts, 0, 0][:3]
+        else:  # minutes first
+            hours, minutes, seconds = 0, *[*parts, 0][:2]
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def check_run(what: str, given: str) -> None:

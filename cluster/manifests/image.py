@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.cluster.config.cluster_config import ClusterConfig, official_image
+from umbel.cluster.config.cluster_config import ClusterConfig
 
 __all__ = ["EXTRAS", "dockerfile"]
 
@@ -13,15 +13,15 @@ EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azur
 def dockerfile(config: ClusterConfig) -> str:
     """The text, for ``docker build`` in the project's folder."""
     extra = EXTRAS.get((config.store or "").partition("://")[0])
-    base = official_image() if config.ray_version is None else f"rayproject/ray:{config.ray_version}-py311"
-    version = base.partition(":")[2].partition("-")[0]
+    version = config.effective_ray_version
+    base = f"rayproject/ray:{version}-py311"
     if any(group.gpus for group in config.groups):
         base += "-gpu"  # Ray's own image with CUDA; it runs without GPUs, too
     wanted = f"[{extra}]" if extra else ""
     return f"""\
 # Written by `umbel manifest image`. In the project's folder, with Umbel's wheel in wheels/:
 #   pip wheel --no-deps --wheel-dir wheels PATH_OF_UMBEL
-#   docker build -f Dockerfile -t {config.image if config.image != base else "NAME:TAG"} .
+#   docker build -f Dockerfile -t {"NAME:TAG" if config.image.startswith("rayproject/") else config.image} .
 
 # The driver and all workers run this one image, with the Ray that Umbel is made for.
 ARG BASE={base}

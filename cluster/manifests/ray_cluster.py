@@ -7,25 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from umbel.cluster.config.cluster_config import ClusterConfig, FaultTolerance, Queue
+from umbel.cluster.config.labels import (
+    CODE_ANNOTATION,
+    COMMIT_LABEL,
+    DIRTY_LABEL,
+    MANAGED_LABEL,
+    QUEUE_LABELS,
+    RUN_LABEL,
+)
 from umbel.cluster.manifests.pods import head_group, worker_group
 from umbel.cluster.manifests.yaml_text import Noted
 
 __all__ = [
-    "COMMIT_LABEL",
-    "DIRTY_LABEL",
-    "MANAGED_LABEL",
-    "RUN_LABEL",
     "Lineage",
     "cluster_spec",
     "metadata",
     "ray_cluster",
     "service_account",
 ]
-
-RUN_LABEL = "umbel/run"
-COMMIT_LABEL = "umbel/commit"
-DIRTY_LABEL = "umbel/uncommitted-changes"
-MANAGED_LABEL = "app.kubernetes.io/managed-by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class Lineage:
     commit: str | None = None
     #: Whether files have changed since.
     dirty: bool = False
+    #: A digest of the project's files, which says more than a commit where files have changed since.
+    code: str | None = None
 
     def labels(self) -> dict[str, str]:
         """The labels, by which ``kubectl get pods -l umbel/run=gdp`` finds what belongs to a run."""
@@ -50,6 +51,14 @@ class Lineage:
                 found[DIRTY_LABEL] = "true"
         return found
 
+    def annotations(self) -> dict[str, Any]:
+        """What is looked up, but selects nothing."""
+        if self.code is None:
+            return {}
+        return {
+            CODE_ANNOTATION: Noted(self.code, "A digest of the project's files, as `umbel submit` would ship them.")
+        }
+
 
 def metadata(config: ClusterConfig, lineage: Lineage) -> dict[str, Any]:
     """The metadata of what is written: name, namespace, and labels of lineage, queue and user."""
@@ -57,14 +66,15 @@ def metadata(config: ClusterConfig, lineage: Lineage) -> dict[str, Any]:
     if config.namespace is not None:
         found["namespace"] = config.namespace
     labels: dict[str, Any] = {**lineage.labels(), **config.labels}
+    annotations = lineage.annotations()
     if config.queue is not None:
         labels |= _queue_labels(config.queue, config.name)
         if config.queue.scheduler == "kueue" and _scales(config):
-            found["annotations"] = {
-                "kueue.x-k8s.io/elastic-job": Noted(
-                    "true", "Kueue admits a cluster that grows only so (feature gate ElasticJobsViaWorkloadSlices)."
-                )
-            }
+            annotations["kueue.x-k8s.io/elastic-job"] = Noted(
+                "true", "Kueue admits a cluster that grows only so (feature gate ElasticJobsViaWorkloadSlices)."
+            )
+    if annotations:
+        found["annotations"] = annotations
     found["labels"] = labels
     return found
 
@@ -156,17 +166,14 @@ def _fault_tolerance(given: FaultTolerance) -> Noted:
 
 
 def _queue_labels(queue: Queue, name: str) -> Mapping[str, Any]:
-    ray_priority = {} if queue.priority is None else {"ray.io/priority-class-name": queue.priority}
-    if queue.scheduler == "kueue":
-        kueue_priority = {} if queue.priority is None else {"kueue.x-k8s.io/priority-class": queue.priority}
-        return {"kueue.x-k8s.io/queue-name": queue.name, **kueue_priority}
+    name_label, priority_label = QUEUE_LABELS[queue.scheduler]
+    labels = {name_label: queue.name} | ({} if queue.priority is None else {priority_label: queue.priority})
     if queue.scheduler == "volcano":
-        return {"ray.io/scheduler-name": "volcano", "volcano.sh/queue-name": queue.name, **ray_priority}
+        return {"ray.io/scheduler-name": "volcano", **labels}
     if queue.scheduler == "yunikorn":
         return {
             "ray.io/gang-scheduling-enabled": Noted("true", "The head and the least number of workers start together."),
             "yunikorn.apache.org/app-id": name,
-            "yunikorn.apache.org/queue": queue.name,
-            **ray_priority,
+            **labels,
         }
-    return {"kai.scheduler/queue": queue.name, **ray_priority}
+    return labels

@@ -14,23 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from umbel.cluster.config.cluster_config import ClusterConfig, Credentials, FaultTolerance, Group, Head, Queue
+from umbel.cluster.config.labels import (
+    CODE_ANNOTATION,
+    COMMIT_LABEL,
+    DIRTY_LABEL,
+    QUEUE_LABELS,
+    RUN_LABEL,
+    is_reserved,
+)
 from umbel.cluster.config.work import Cron, Job, Service
 from umbel.cluster.manifests.kinds import documents
 from umbel.cluster.manifests.pods import ACCELERATOR_LABEL, MARKET_LABEL, SPOT_TAINTS, STORE_VARIABLE
-from umbel.cluster.manifests.ray_cluster import COMMIT_LABEL, DIRTY_LABEL, MANAGED_LABEL, RUN_LABEL, Lineage
+from umbel.cluster.manifests.ray_cluster import Lineage
 from umbel.cluster.manifests.yaml_text import plain
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["ReadManifest", "read_manifest"]
 
 _KINDS = {"RayCluster": "cluster", "RayJob": "job", "RayService": "service", "RayCronJob": "cron"}
-_QUEUES = {
-    "kueue": ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"),
-    "volcano": ("volcano.sh/queue-name", "ray.io/priority-class-name"),
-    "yunikorn": ("yunikorn.apache.org/queue", "ray.io/priority-class-name"),
-    "kai": ("kai.scheduler/queue", "ray.io/priority-class-name"),
-}
-_OURS = re.compile(r"umbel/|ray\.io/|kueue\.x-k8s\.io/|volcano\.sh/|yunikorn\.apache\.org/|kai\.scheduler/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ def read_manifest(text: str) -> ReadManifest:
     kind = _KINDS[main["kind"]]
     try:
         config, lineage = _config(main, kind, parts)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            "a text inside the manifest (runtimeEnvYAML or serveConfigV2) is no YAML", got=" ".join(str(error).split())
+        ) from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise UsageError(
             "the manifest lacks something that all of Umbel's have",
@@ -103,7 +108,7 @@ def _config(main: Mapping[str, Any], kind: str, parts: list[Any]) -> tuple[Clust
         token_auth=cluster["authOptions"]["mode"] == "token",
         store=store,
         env=environment,
-        labels={key: value for key, value in labels.items() if key != MANAGED_LABEL and not _OURS.match(key)},
+        labels={key: value for key, value in labels.items() if not is_reserved(key)},
         head=Head(
             cpus=int(container["resources"]["limits"]["cpu"]),
             memory=container["resources"]["limits"]["memory"],
@@ -117,7 +122,8 @@ def _config(main: Mapping[str, Any], kind: str, parts: list[Any]) -> tuple[Clust
         cron=cron,
         service=_service(spec) if kind == "service" else None,
     )
-    return config, Lineage(labels.get(RUN_LABEL), labels.get(COMMIT_LABEL), labels.get(DIRTY_LABEL) == "true")
+    code = main["metadata"].get("annotations", {}).get(CODE_ANNOTATION)
+    return config, Lineage(labels.get(RUN_LABEL), labels.get(COMMIT_LABEL), labels.get(DIRTY_LABEL) == "true", code)
 
 
 def _group(spec: Mapping[str, Any]) -> Group:
@@ -174,7 +180,7 @@ def _fault_tolerance(options: Mapping[str, Any] | None) -> FaultTolerance | None
 
 
 def _queue(labels: Mapping[str, str]) -> Queue | None:
-    for scheduler, (name, priority) in _QUEUES.items():
+    for scheduler, (name, priority) in QUEUE_LABELS.items():
         if name in labels:
             return Queue(scheduler=scheduler, name=labels[name], priority=labels.get(priority))
     return None
@@ -184,7 +190,7 @@ def _job(spec: Mapping[str, Any], job_spec: Mapping[str, Any], kind: str) -> tup
     import yaml
 
     # the name of a cron job's run is a command of the shell; its spaces are no ends of words
-    words = shlex.split(re.sub(r"\$\(date -u \+([^)]*)\)", r"\1", job_spec["entrypoint"]))
+    words = shlex.split(re.sub(r"\$\((?:TZ=\S+ date|date -u) \+([^)]*)\)", r"\1", job_spec["entrypoint"]))
     if words[:2] != ["umbel", "run"] or words[3:7:2] != ["--name", "--store"]:
         raise UsageError(
             "the manifest's entrypoint is not Umbel's",

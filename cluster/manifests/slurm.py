@@ -11,12 +11,10 @@ from __future__ import annotations
 import shlex
 
 from umbel.cluster.config.cluster_config import ClusterConfig
+from umbel.cluster.config.work import NOTICE_S
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["slurm_script"]
-
-#: Seconds before the time limit at which the run is asked to end in good order. It needs a few.
-_NOTICE_S = 120
 
 
 def slurm_script(config: ClusterConfig) -> str:
@@ -26,9 +24,7 @@ def slurm_script(config: ClusterConfig) -> str:
         UsageError: it is not said what to run, or which allocation to ask for.
     """
     if config.slurm is None:
-        raise UsageError(
-            "a job under Slurm needs an allocation", expected="[tool.umbel.cluster.manifests.slurm] cpus = 32"
-        )
+        raise UsageError("a job under Slurm needs an allocation", expected="[tool.umbel.cluster.slurm] cpus = 32")
     if config.job is None:
         raise UsageError(
             "a job under Slurm needs to know what to run", expected='[tool.umbel.cluster.job] target = "FILE.py"'
@@ -66,7 +62,7 @@ def _directives(config: ClusterConfig) -> list[str]:
         ("time", slurm.time),
         ("output", "%x-%j.log"),
         ("open-mode", "append"),
-        ("signal", f"B:USR1@{_NOTICE_S}"),
+        ("signal", f"B:USR1@{NOTICE_S}"),
     ]
     if slurm.gpus:
         wanted.append(("gpus-per-node", f"{slurm.gpu_type}:{slurm.gpus}" if slurm.gpu_type else slurm.gpus))

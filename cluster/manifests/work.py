@@ -44,7 +44,7 @@ def ray_cron_job(config: ClusterConfig, lineage: Lineage) -> dict[str, Any]:
     if config.cron is None:
         raise InternalError("a cron job was asked for without a schedule")
     cron = config.cron
-    run = f"$(date -u +{cron.run})"
+    run = f"$({'date -u' if cron.time_zone is None else f'TZ={cron.time_zone} date'} +{cron.run})"
     spec: dict[str, Any] = {
         "schedule": Noted(cron.schedule, "KubeRay's RayCronJob is alpha: the operator needs its feature gate."),
     }
@@ -91,12 +91,17 @@ def _job_spec(config: ClusterConfig, lineage: Lineage, command: str) -> dict[str
     spec: dict[str, Any] = {
         "entrypoint": Noted(
             command,
-            "Each firing makes a run of its own, which takes over what earlier ones did with the same code and data."
+            "Each firing makes a run of its own, which takes over what earlier ones did with the same code and data. "
+            "A retry after midnight is another day's run, and takes over as much."
             if by_calendar
             else "The name is what a retry resumes the run by: what is finished is not done again.",
         ),
         "submissionMode": Noted("K8sJobMode", "A pod of its own submits the job, and its logs are the job's."),
-        "backoffLimit": Noted(job.retries, "Each retry begins on a new cluster."),
+        "backoffLimit": Noted(
+            job.retries,
+            "Each retry begins on a new cluster. KubeRay does not look at the status: a mistake (2), or more failures "
+            "than allowed (1), is tried again, too, and ends again as soon as the cluster is there.",
+        ),
         "shutdownAfterJobFinishes": Noted(True, "Nothing is paid for that has nothing to do."),
         "ttlSecondsAfterFinished": Noted(job.ttl_s, "Time to look at the cluster before it goes."),
     }

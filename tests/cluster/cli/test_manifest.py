@@ -140,6 +140,10 @@ def test_the_image_builds_on_rays_own(umbel: Command, tmp_path: Path) -> None:
     assert status == 0
     assert "ARG BASE=rayproject/ray:2.60.0-py311-gpu\n" in out
     assert "[s3]" in out
+    assert "-t NAME:TAG ." in out
     for line in out.splitlines():
         if line.startswith("RUN "):
             subprocess.run(["bash", "-n", "-c", line.removeprefix("RUN ")], check=True)
+    _, out, _ = umbel("manifest", "image", "--set", "image=team/gdp:v3", "--set", 'ray_version="2.60.1"')
+    assert "ARG BASE=rayproject/ray:2.60.1-py311-gpu\n" in out
+    assert "-t team/gdp:v3 ." in out

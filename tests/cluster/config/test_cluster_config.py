@@ -10,6 +10,7 @@ import pytest
 
 from umbel.cluster.config.cluster_config import ClusterConfig
 from umbel.cluster.config.file import from_table, read_config
+from umbel.cluster.config.work import Slurm
 from umbel.cluster.manifests.kinds import KINDS, of_kind
 from umbel.scheduler.errors import UsageError
 
@@ -79,6 +80,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": "host:5000/ray"}, "a tag that stays what it is"),
     ({"image": "ray:2.60.0 --privileged"}, "this is no image"),
     ({"image": "team/umbel:v1"}, "which Ray is in the image"),
+    ({"image": "team/gdp:1.4.2"}, "which Ray is in the image"),
     ({"ray_version": "2.60"}, "this is no version"),
     ({"idle_timeout_s": 0}, "idle_timeout_s is too small"),
     ({"labels": {"umbel/run": "x"}}, "written by Umbel"),
@@ -91,6 +93,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"env": {"URL": "https://ada:hidden@host"}}, "would stand in the manifest in clear"),
     ({"env": {"UMBEL_STORE": "s3://other"}}, "is set twice"),
     ({"env": {"RAY_AUTH_MODE": "disabled"}}, "is set by KubeRay"),
+    ({"env": {"OPTIONS": "--password=hidden"}}, "would stand in the manifest in clear"),
+    ({"job": {"target": "job.py", "args": ["--api-key=hidden"]}}, "job: args holds a credential"),
+    ({"job": {"target": "job.py", "args": ["--api-key", "hidden"]}}, "job: args holds a credential"),
+    ({"service": {"import_path": "app:serve", "args": {"api_key": "hidden"}}}, "api_key would stand in the manifest"),
+    ({"service": {"import_path": "app:serve", "args": {"url": "s3://k:hidden@b"}}}, "service: args holds a credential"),
+    ({"slurm": {"cpus": 1, "setup": ["export AWS_SECRET_ACCESS_KEY=hidden"]}}, "a line of setup holds a credential"),
+    ({"slurm": {"cpus": 1, "setup": ['export TOKEN="hidden"; cd x']}}, "a line of setup holds a credential"),
     ({"credentials": {}}, "lacks 'secret'"),
     ({"credentials": {"secret": "Store"}}, "can't be the name of a Secret"),
     ({"credentials": {"secret": "store", "keys": ["a-b"]}}, "name of an environment variable"),
@@ -128,6 +137,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cron": {"schedule": "0 3 * *", "run": "n-%d"}}, "no schedule"),
     ({"cron": {"schedule": "0 3 * * *", "run": "nightly"}}, "has no time in it"),
     ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Rome!"}}, "no time zone"),
+    ({"cron": {"schedule": "0 * * * *", "run": "n-%d-%H"}}, "each retry would read off the clock anew"),
     ({"service": {"import_path": "app"}}, "names no application"),
     ({"service": {"import_path": "app:serve", "route_prefix": "gdp"}}, "no path"),
     ({"service": {"import_path": "app:serve", "upgrade": "newcluster"}}, "did you mean NewCluster"),
@@ -136,6 +146,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"slurm": {"cpus": 1, "gpu_type": "a100"}}, "names a kind of GPU, but has none"),
     ({"slurm": {"cpus": 1, "memory": "64Gi"}}, "memory is no size"),
     ({"slurm": {"cpus": 1, "time": "4h"}}, "no time limit"),
+    ({"slurm": {"cpus": 1, "time": "2"}}, "leaves no time"),
+    ({"slurm": {"cpus": 1, "time": "00:01:30"}}, "leaves no time"),
     ({"slurm": {"cpus": 1, "partition": "a b"}}, "characters that it can't have"),
     ({"slurm": {"cpus": 1, "setup": ["a\nb"]}}, "is several"),
 ]
@@ -170,6 +182,29 @@ def test_what_a_kind_lacks_is_told(kind: str, table: Mapping[str, Any], said: st
     with pytest.raises(UsageError) as raised:
         of_kind(from_table(given), kind)
     assert said in str(raised.value)
+
+
+GOOD_TOO: list[dict[str, Any]] = [
+    {"labels": {"app.kubernetes.io/part-of": "gdp", "team": "x"}},
+    {"image": "team/gdp:1.4.2", "ray_version": "2.60.0"},
+    {"service": {"import_path": "app:serve", "args": {"token_env": "TOKEN", "token_file": "/run/token"}}},
+    {"slurm": {"cpus": 1, "setup": ['export TOKEN="$(cat ~/.token)"', "export HF_TOKEN=$TOKEN", "source secrets.sh"]}},
+    {"job": {"target": "job.py", "retries": 0}, "cron": {"schedule": "0 * * * *", "run": "n-%d-%H"}},
+    {"job": {"target": "job.py", "args": ["--budget", "trials=5"]}},
+]
+
+
+@pytest.mark.parametrize("table", GOOD_TOO)
+def test_what_only_looks_wrong_passes(table: Mapping[str, Any]) -> None:
+    from_table({**GOOD, **table})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 3600), ("4:30", 270), ("04:00:00", 14400), ("2-00", 172800), ("1-02:03", 93780), ("1-02:03:04", 93784)],
+)
+def test_time_limits_are_read_as_slurm_does(text: str, seconds: int) -> None:
+    assert Slurm(cpus=1, time=text).time_s == seconds
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+JOB_WITH_CODE = write_manifest(
+    from_table(EXAMPLE | {"job": {"target": "gdp.py", "working_dir": "s3://bucket/project.zip"}}), "job"
+)
+SERVICE = write_manifest(from_table(EXAMPLE), "service")
+
+
 def kinds_and_configs() -> st.SearchStrategy[tuple[str, ClusterConfig]]:
     return st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), configs(queue=kind != "cron")))
 
@@ -41,12 +48,12 @@ def kinds_and_configs() -> st.SearchStrategy[tuple[str, ClusterConfig]]:
 @given(kinds_and_configs())
 def test_a_manifest_is_read_back_to_what_it_was_written_from(drawn: tuple[str, ClusterConfig]) -> None:
     kind, config = drawn
-    lineage = Lineage(commit="c" * 40, dirty=True)
+    lineage = Lineage(commit="c" * 40, dirty=True, code="d" * 32)
     read = read_manifest(write_manifest(config, kind, lineage))
     assert read.kind == kind
     assert read.config == of_kind(config, kind)
     assert read.lost == ()
-    assert (read.lineage.commit, read.lineage.dirty) == ("c" * 40, True)
+    assert replace(read.lineage, run=None) == lineage
 
 
 @settings(max_examples=40)
@@ -67,10 +74,37 @@ def test_settings_are_read_back_from_toml(config: ClusterConfig) -> None:
 def test_manifests_are_as_the_schemas_want_them(drawn: tuple[str, ClusterConfig]) -> None:
     require_schemas()
     kind, config = drawn
-    lineage = Lineage(commit="c" * 40)
+    lineage = Lineage(commit="c" * 40, code="d" * 32)
     for document in yaml.safe_load_all(write_manifest(config, kind, lineage)):
         if document["kind"] != "ServiceAccount":
             assert problems(document) == []
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(kinds_and_configs())
+def test_pods_and_accounts_are_as_kubernetes_wants_them(drawn: tuple[str, ClusterConfig]) -> None:
+    validator = pytest.importorskip("kubernetes_validate")
+    kind, config = drawn
+    *accounts, main = plain(documents(config, kind))
+    for document in [*accounts, *_pods(main)]:
+        validator.validate(document, "1.37", strict=True)
+
+
+def _cluster(main: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = main["spec"]
+    if main["kind"] == "RayCluster":
+        return spec
+    found: dict[str, Any] = spec.get("rayClusterConfig") or spec.get("jobTemplate", spec)["rayClusterSpec"]
+    return found
+
+
+def _pods(main: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = _cluster(main)
+    templates = [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **pod["metadata"]}, "spec": pod["spec"]}
+        for pod in templates
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,10 +112,7 @@ def test_the_check_is_strict(kind: str) -> None:
     require_schemas()
     main = plain(documents(from_table(EXAMPLE), kind))[-1]
     assert problems(main) == []
-    spec = main["spec"]
-    cluster = (
-        spec if kind == "cluster" else spec.get("rayClusterConfig") or spec.get("jobTemplate", spec)["rayClusterSpec"]
-    )
+    cluster = _cluster(main)
     container = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     cluster["autoscalerOptions"]["version"] = "v3"
     container["env"].append({"name": "N", "value": 1})
@@ -94,10 +125,12 @@ def test_core_kinds_are_as_kubernetes_wants_them() -> None:
     validator = pytest.importorskip("kubernetes_validate")
     table = EXAMPLE | {"service_account": "umbel", "service_account_annotations": {"example.org/role": "r"}}
     account, main = plain(documents(from_table(table), "cluster"))
+    pod = _pods(main)[2]
     validator.validate(account, "1.37", strict=True)
-    pod = main["spec"]["workerGroupSpecs"][1]["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **pod["metadata"]}, "spec": pod["spec"]}
     validator.validate(pod, "1.37", strict=True)
+    pod["spec"]["containers"][0]["imagepullpolicy"] = "Always"
+    with pytest.raises(validator.ValidationError):
+        validator.validate(pod, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,6 +165,8 @@ def test_what_was_changed_by_hand_is_read_or_told() -> None:
         ("a: [", "is no YAML"),
         ("kind: Pod", "one resource of KubeRay's"),
         ("kind: RayJob\nmetadata: {}", "lacks something"),
+        (JOB_WITH_CODE.replace("working_dir:", "- a: [\n    working_dir:"), "a text inside the manifest"),
+        (SERVICE.replace("applications:", "- a: ["), "a text inside the manifest"),
     ],
 )
 def test_what_is_no_manifest_is_refused(text: str, said: str) -> None:
@@ -165,3 +200,13 @@ def test_labels_say_what_it_was_made_from() -> None:
     pods = [main["spec"]["rayClusterSpec"]["headGroupSpec"], *main["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
     for labels in (main["metadata"]["labels"], *(pod["template"]["metadata"]["labels"] for pod in pods)):
         assert labels.items() >= wanted.items()
+
+
+@pytest.mark.parametrize(
+    ("zone", "command"),
+    [(None, "$(date -u +nightly-%Y%m%d)"), ("Europe/Rome", "$(TZ=Europe/Rome date +nightly-%Y%m%d)")],
+)
+def test_the_day_of_a_run_is_that_of_the_schedules_clock(zone: str | None, command: str) -> None:
+    cron = EXAMPLE["cron"] | ({} if zone is None else {"time_zone": zone})
+    (main,) = plain(documents(from_table(EXAMPLE | {"cron": cron}), "cron"))
+    assert f"--name {command} " in main["spec"]["jobTemplate"]["entrypoint"]
