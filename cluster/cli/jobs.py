@@ -64,6 +64,10 @@ def submit_job(
     working_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The project's folder; default: the nearest above FILE.")
     ] = None,
+    script: Annotated[
+        bool | None,
+        typer.Option("--script/--graph", help="Run it by `python`, or by `umbel run`. Default: what is in it decides."),
+    ] = None,
     max_size: Annotated[float, typer.Option(metavar="MIB", help="Ship at most this much.", min=0)] = 100,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Show its log until it ends.")] = True,
 ) -> None:
@@ -76,7 +80,13 @@ def submit_job(
     import os
 
     from umbel.cluster.jobs.client import check_address
-    from umbel.cluster.jobs.request import environment_variables, parse_target, read_requirements, read_runtime_env
+    from umbel.cluster.jobs.request import (
+        asker,
+        environment_variables,
+        parse_target,
+        read_requirements,
+        read_runtime_env,
+    )
     from umbel.cluster.jobs.submission import JobRequest, submit
 
     request = JobRequest(
@@ -85,6 +95,8 @@ def submit_job(
         name=name,
         store=store,
         variables=environment_variables(env or [], os.environ),
+        asker=asker(os.environ),
+        script=script,
         packages=[*(packages or []), *(line for file in requirements or [] for line in read_requirements(file))],
         runtime_env=read_runtime_env(runtime_env),
         root=working_dir,
@@ -113,9 +125,12 @@ def attach(job: JobArgument, address: AddressOption) -> None:
 
 
 def stop_job(job: JobArgument, address: AddressOption) -> None:
-    """Stop a job in good order: what is finished is stored, and submitting it again goes on."""
+    """Stop a job in good order: what is finished is stored, and submitting it again goes on.
+
+    Status: 0 it has ended, 75 it was asked to and has not yet.
+    """
     from umbel.cluster.jobs.client import check_address, connect
-    from umbel.cluster.jobs.following import wait_until_ended
+    from umbel.cluster.jobs.following import RETRY, wait_until_ended
     from umbel.cluster.jobs.request import STOP_WAIT_S
     from umbel.cluster.jobs.submission import find_job, stop
 
@@ -126,8 +141,8 @@ def stop_job(job: JobArgument, address: AddressOption) -> None:
     ended = wait_until_ended(client, url, found, STOP_WAIT_S + 10)
     if ended is None:
         _tell(f"{found} was asked to stop and has not ended yet")
-    else:
-        _tell(f"{found}: {ended.text}" if was_running else f"{found} had ended before: {ended.text}")
+        raise typer.Exit(RETRY)
+    _tell(f"{found}: {ended.text}" if was_running else f"{found} had ended before: {ended.text}")
 
 
 def list_jobs(address: AddressOption, as_json: JsonOption = False) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from umbel.cluster.config.checks import unknown
 from umbel.cluster.config.cluster_config import ClusterConfig, Group
+from umbel.runtime.provenance.project import nearest
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["SECTION", "from_table", "read_config", "to_table", "to_toml"]
@@ -37,7 +38,8 @@ def read_config(file: Path | None, settings: Sequence[str] = ()) -> ClusterConfi
     Raises:
         UsageError: something is wrong in it, or the file is not there or no TOML.
     """
-    found = file or _nearest(Path.cwd())
+    folder = nearest(Path.cwd(), "pyproject.toml")
+    found = file or (folder and folder / "pyproject.toml")
     table: dict[str, Any] = {}
     if found is not None:
         try:
@@ -74,13 +76,6 @@ def to_table(config: ClusterConfig) -> dict[str, Any]:
 def to_toml(config: ClusterConfig) -> str:
     """The section as text, to be put into a pyproject.toml."""
     return "\n".join(_toml_lines(SECTION, to_table(config))) + "\n"
-
-
-def _nearest(folder: Path) -> Path | None:
-    for place in (folder, *folder.parents):
-        if (place / "pyproject.toml").is_file():
-            return place / "pyproject.toml"
-    return None
 
 
 def _set(table: dict[str, Any], setting: str) -> None:

@@ -7,6 +7,7 @@ file's own folder. Of it goes what git would keep: what it tracks, and what no .
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import zipfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from umbel.runtime.provenance.project import nearest
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["DEFAULT_LIMIT_BYTES", "Project", "find_project", "project_root", "write_zip"]
@@ -40,6 +42,35 @@ class Project:
     size_bytes: int
     #: Links to folders, which don't go along.
     left_out: tuple[str, ...] = ()
+
+    def mode(self, name: str) -> int:
+        """A file's permissions, as git keeps them: whether its owner may execute it."""
+        return 0o755 if (self.root / name).stat().st_mode & 0o100 else 0o644
+
+    def read(self, name: str) -> bytes:
+        """What is in a file.
+
+        Raises:
+            UsageError: it can't be read.
+        """
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                "a file of the project can't be read", got=str(error), hint="name it in .gitignore"
+            ) from None
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that are equal for equal files.
+
+        Raises:
+            UsageError: a file can't be read.
+        """
+        found = hashlib.sha256()
+        for name in self.files:
+            content = hashlib.sha256(self.read(name)).hexdigest()
+            found.update(f"{name}\0{self.mode(name):o}\0{content}\n".encode("utf-8", "surrogateescape"))
+        return found.hexdigest()[:32]
 
     def packages_in_src(self) -> list[str]:
         """Packages of a project that keeps them in ``src/``, as ``src/name``: installed here, importable there only if
@@ -88,10 +119,7 @@ def find_project(file: Path, root: Path | None = None, limit_bytes: int = DEFAUL
 
 def project_root(file: Path) -> Path:
     """The nearest folder above a file with a pyproject.toml or a git repository; its own folder if there is none."""
-    for folder in file.parents:
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder
-    return file.parent
+    return nearest(file.parent, "pyproject.toml", ".git") or file.parent
 
 
 def write_zip(project: Project, target: Path) -> None:
@@ -104,13 +132,8 @@ def write_zip(project: Project, target: Path) -> None:
         for name in project.files:
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = 0o644 << 16
-            try:
-                archive.writestr(info, (project.root / name).read_bytes())
-            except OSError as error:
-                raise UsageError(
-                    "a file of the project can't be read", got=str(error), hint="name it in .gitignore"
-                ) from None
+            info.external_attr = project.mode(name) << 16
+            archive.writestr(info, project.read(name))
 
 
 def _is_package_in_src(path: PurePosixPath) -> bool:

@@ -6,23 +6,26 @@ anything is sent. It must not know the cluster, or read anything but the files t
 
 from __future__ import annotations
 
-import ast
-import json
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from umbel.cluster.jobs.files import Project
+from umbel.runtime.provenance.sitting import USER_VARIABLE, user
+from umbel.runtime.sharing.share import VARIABLE as SHARE_VARIABLE
 from umbel.scheduler.errors import UsageError
 from umbel.storage.layout import check_name
+from umbel.storage.redaction import redact_url
 
 __all__ = [
     "STOP_WAIT_S",
     "Target",
+    "asker",
     "check_store",
     "default_name",
     "entrypoint",
@@ -30,7 +33,6 @@ __all__ = [
     "parse_target",
     "read_requirements",
     "read_runtime_env",
-    "runs_itself",
     "same_environment",
     "with_packages",
 ]
@@ -39,6 +41,8 @@ __all__ = [
 STOP_WAIT_S = 60
 #: Parts of a runtime_env that decide by themselves which packages there are.
 _WHOLE = ("conda", "image_uri", "container")
+#: Variables that say who asks.
+_ASKER = (USER_VARIABLE, SHARE_VARIABLE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -57,21 +61,6 @@ def parse_target(text: str) -> Target:
     if colon and file and re.fullmatch(r"[A-Za-z_]\w*", name):
         return Target(Path(file), name)
     return Target(Path(text), None)
-
-
-def runs_itself(file: Path) -> bool:
-    """Whether a file is a script that runs something, and not only the description of a graph.
-
-    It is one if it has ``if __name__ == "__main__":``, or at its top level calls ``umbel.run(…)`` or ``….fit(…)``.
-
-    Raises:
-        UsageError: it is not Python.
-    """
-    try:
-        tree = ast.parse(file.read_bytes(), str(file))
-    except (SyntaxError, ValueError, OSError) as error:
-        raise UsageError("the file is not Python", got=f"{file}: {error}") from None
-    return any(_is_main_guard(node) or _runs(node) for node in tree.body)
 
 
 def default_name(target: Target) -> str:
@@ -120,19 +109,45 @@ def environment_variables(given: Sequence[str], environ: Mapping[str, str]) -> d
     return found
 
 
+def asker(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that tell a job who submitted it, and which share is asked for here: on the cluster everybody's
+    processes run as one user."""
+    share = environ.get(SHARE_VARIABLE, "")
+    return {USER_VARIABLE: user()} | ({SHARE_VARIABLE: share} if share else {})
+
+
 def check_store(store: str | None, *, script: bool, args: Sequence[str], variables: Mapping[str, str]) -> str | None:
-    """The store that a job is told of; None: the script knows its own.
+    """The store that a job is told of; None: it is told by its arguments or variables, or the script knows its own.
 
     Raises:
-        UsageError: there is none, or it would lie in the job's own folder, which Ray throws away.
+        UsageError: there is none, it would lie in the job's own folder, which Ray throws away, or its URL holds a
+            credential.
     """
+    told = [_check_place(place) for place in [*_stores(args, script=script), variables.get("UMBEL_STORE")] if place]
     if store is None:
-        told = any(word in ("--store", "-s") or word.startswith("--store=") for word in args)
-        if script or told or variables.get("UMBEL_STORE"):
+        if script or told:
             return None
         raise UsageError(
             "the job needs a store that the cluster reaches: its own folder is thrown away",
             expected="--store URL (or $UMBEL_STORE): s3://bucket/folder, or a shared folder's absolute path",
+        )
+    return _check_place(store)
+
+
+def _stores(args: Sequence[str], *, script: bool) -> list[str]:
+    """The stores that arguments name. A script's own ``-s`` may mean anything."""
+    found = [word.partition("=")[2] for word in args if word.startswith("--store=")]
+    names = ("--store",) if script else ("--store", "-s")
+    return [*found, *(following for word, following in pairwise(args) if word in names)]
+
+
+def _check_place(store: str) -> str:
+    if redact_url(store) != store:
+        raise UsageError(
+            "the store's URL holds a credential, which commands and Ray's dashboard would show",
+            got=redact_url(store),
+            expected="a URL without one",
+            hint="credentials of the storage travel as variables: --env AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY",
         )
     if "://" in store or os.path.isabs(store):  # noqa: PTH117 - it may be a path of another machine
         return store
@@ -216,7 +231,7 @@ def with_packages(runtime_env: Mapping[str, Any], packages: Sequence[str]) -> di
     if whole:
         raise UsageError(
             f"packages can't be added to a runtime_env with {whole[0]}",
-            got=", ".join(_public(text) for text in packages),
+            got=", ".join(map(redact_url, packages)),
             hint=f"have them in its {whole[0]}",
         )
     way = "uv" if result.get("uv") else "pip"
@@ -231,33 +246,7 @@ def with_packages(runtime_env: Mapping[str, Any], packages: Sequence[str]) -> di
 
 
 def same_environment(asked: Mapping[str, str], there: Mapping[str, Any] | None) -> bool:
-    """Whether a job that runs has the variables that are asked for."""
+    """Whether a job that runs has the variables that are asked for; who asks, and for which share, is no difference."""
     held = (there or {}).get("env_vars") or {}
-    return json.dumps(dict(asked), sort_keys=True) == json.dumps(dict(held), sort_keys=True)
-
-
-def _public(text: str) -> str:
-    """A requirement without credentials."""
-    from umbel.storage.redaction import redact_url
-
-    return redact_url(text)
-
-
-def _is_main_guard(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and any(
-        isinstance(inner, ast.Name) and inner.id == "__name__" for inner in ast.walk(node.test)
-    )
-
-
-def _runs(node: ast.stmt) -> bool:
-    """Whether a statement at the top level calls what runs a graph, or an experiment."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return False
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
-            owner = inner.func.value
-            if inner.func.attr == "fit" or (
-                inner.func.attr == "run" and isinstance(owner, ast.Name) and owner.id == "umbel"
-            ):
-                return True
-    return False
+    ours, theirs = ({key: value for key, value in given.items() if key not in _ASKER} for given in (asked, held))
+    return ours == theirs

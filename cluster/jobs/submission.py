@@ -27,13 +27,13 @@ from umbel.cluster.jobs.request import (
     check_store,
     default_name,
     entrypoint,
-    runs_itself,
     same_environment,
     with_packages,
 )
-from umbel.scheduler.errors import ExecutorError, NotFoundError, UsageError
+from umbel.cluster.jobs.script import runs_itself
+from umbel.scheduler.errors import ExecutorError, NotFoundError, UmbelError, UsageError
 from umbel.storage.layout import check_name
-from umbel.storage.redaction import redact_url
+from umbel.storage.redaction import redact_argv, redact_url
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -42,6 +42,8 @@ __all__ = ["Attempt", "JobRequest", "Submitted", "attempts", "find_job", "stop",
 
 #: Seconds that the cluster gets to say what is installed there; it may have to start a process first.
 PROBE_LIMIT_S = 120.0
+#: Seconds that a probe which is not wanted any more gets to end.
+REMOVE_LIMIT_S = 10.0
 #: What of a job's metadata is Umbel's.
 _NAME, _ATTEMPT, _PROJECT = "umbel_name", "umbel_attempt", "umbel_project"
 
@@ -56,6 +58,10 @@ class JobRequest:
     name: str | None = None
     store: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Variables that tell who asks; what else says the same goes before them.
+    asker: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the file is run by `python`, or by `umbel run`; None: what is in it decides.
+    script: bool | None = None
     packages: Sequence[str] = ()
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     #: The project's folder; None: it is looked for.
@@ -102,12 +108,18 @@ def submit(request: JobRequest, address: str, tell: Callable[[str], None]) -> Su
     """
     target = request.target
     project = find_project(target.file, request.root, request.limit_bytes)
-    script = target.object_name is None and runs_itself(target.file)
+    if request.script and target.object_name is not None:
+        raise UsageError(
+            "a script is run as a whole", got=f"{target.file.name}:{target.object_name}", expected="FILE, or --graph"
+        )
+    script = request.script
+    if script is None:
+        script = target.object_name is None and runs_itself(target.file)
     name = request.name or default_name(target)
     check_name("job", name)
-    store = check_store(request.store, script=script, args=request.args, variables=request.variables)
+    variables = {**request.asker, **(request.runtime_env.get("env_vars") or {}), **request.variables}
+    store = check_store(request.store, script=script, args=request.args, variables=variables)
     command = entrypoint(project, target, script=script, name=name, args=request.args)
-    variables = {**(request.runtime_env.get("env_vars") or {}), **request.variables}
     if store is not None:
         variables["UMBEL_STORE"] = store
     # Ray's own setting for the process that watches over the job, which takes it from the job's variables.
@@ -138,7 +150,7 @@ def submit(request: JobRequest, address: str, tell: Callable[[str], None]) -> Su
             job = f"{name}-{number}"
             if _submitted(client, address, command, job, environment, metadata):
                 break
-    tell(f"job       {job}: {command.removeprefix('exec ')}")
+    tell(f"job       {job}: {' '.join(redact_argv(shlex.split(command.removeprefix('exec '))))}")
     return Submitted(client, job, command, is_new=True)
 
 
@@ -227,24 +239,37 @@ def _ask(client: JobSubmissionClient, address: str, environment: Mapping[str, An
     """What is installed on the cluster, as a job with this environment finds it."""
     kept = ("env_vars", "conda", "image_uri", "container")
     job = f"umbel-probe-{secrets.token_hex(4)}"
-    with spoken(address):
-        client.submit_job(
-            entrypoint=shlex.join(probe_command()),
-            submission_id=job,
-            runtime_env={name: value for name, value in environment.items() if name in kept},
-        )
-    if wait_until_ended(client, address, job, PROBE_LIMIT_S) is None:
-        stop(client, address, job)
-        raise ExecutorError(
-            f"the cluster has not started a small job within {PROBE_LIMIT_S:.0f} s",
-            got=f"{job} at {address}",
-            hint="is its head node overloaded? `ray job list` and the dashboard show what it does",
-        )
-    with spoken(address):
-        log = client.get_job_logs(job)
-        details = client.get_job_info(job)
-        client.delete_job(job)
+    try:
+        with spoken(address):
+            client.submit_job(
+                entrypoint=shlex.join(probe_command()),
+                submission_id=job,
+                runtime_env={name: value for name, value in environment.items() if name in kept},
+            )
+        if wait_until_ended(client, address, job, PROBE_LIMIT_S) is None:
+            raise ExecutorError(
+                f"the cluster has not started a small job within {PROBE_LIMIT_S:.0f} s",
+                got=f"{job} at {address}",
+                hint="is its head node overloaded? `ray job list` and the dashboard show what it does",
+            )
+        with spoken(address):
+            log = client.get_job_logs(job)
+            details = client.get_job_info(job)
+    finally:
+        _remove(client, address, job)
     return read_answer(log or str(details.message))
+
+
+def _remove(client: JobSubmissionClient, address: str, job: str) -> None:
+    """Let the cluster forget a job of our own, however far it came: its variables are kept with it."""
+    try:
+        with spoken(address):
+            if not client.get_job_info(job).status.is_terminal():
+                client.stop_job(job)
+                wait_until_ended(client, address, job, REMOVE_LIMIT_S)
+            client.delete_job(job)
+    except UmbelError:
+        pass  # it was never taken up, or nobody answers any more: that is told already
 
 
 def _staged_packages(project: Project, folder: Path) -> list[str]:
@@ -254,7 +279,8 @@ def _staged_packages(project: Project, folder: Path) -> list[str]:
         if any(name.startswith(f"{package}/") for package in packages):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((project.root / name).read_bytes())
+            target.write_bytes(project.read(name))
+            target.chmod(project.mode(name))
     return [str(folder / package) for package in packages]
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "is_project",
     "label",
     "module_name",
+    "nearest",
     "qualified_name",
 ]
 
@@ -63,6 +64,14 @@ def is_project(filename: str | None, module: str | None) -> bool:
     if isinstance(home, str):
         return not _installed(home)  # a generated method belongs to its module
     return module not in sys.stdlib_module_names  # no file at all: a shell, a notebook, exec; or built into Python
+
+
+def nearest(folder: Path, *names: str) -> Path | None:
+    """The folder itself, or the nearest one above it, that holds one of these files or folders; None: there is none."""
+    for place in (folder, *folder.parents):
+        if any((place / name).exists() for name in names):
+            return place
+    return None
 
 
 def module_name(namespace: dict[str, Any]) -> str:

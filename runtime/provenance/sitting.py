@@ -28,7 +28,7 @@ from umbel.runtime.provenance.environment import environment
 from umbel.storage.redaction import redact, redact_argv, redact_url
 from umbel.storage.store import Store
 
-__all__ = ["Repository", "describe_process", "repository", "user"]
+__all__ = ["USER_VARIABLE", "Repository", "describe_process", "repository", "user"]
 
 #: Bytes of a diff that are kept.
 DIFF_LIMIT_BYTES = 2**20
@@ -36,6 +36,10 @@ DIFF_LIMIT_BYTES = 2**20
 GIT_LIMIT_S = 10.0
 #: Where `ray job submit` tells the process that it starts about its job; only the job's id is taken from it.
 RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+#: Where `umbel submit` says who submitted: processes of a cluster run as one user for everybody.
+USER_VARIABLE = "UMBEL_USER"
+#: Longest name that is taken from there.
+USER_LENGTH = 128
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -174,7 +178,13 @@ def _ray_job() -> str | None:
 
 
 def user() -> str:
-    """The name of the user that this process runs as."""
+    """The name of the user that this process works for: in a job who submitted it, else as whom it runs.
+
+    It is what a machine says of itself, and proves nothing.
+    """
+    given = os.environ.get(USER_VARIABLE, "").strip()
+    if given:
+        return given[:USER_LENGTH]
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from umbel.runtime.provenance.project import nearest
 from umbel.runtime.provenance.sitting import user
 from umbel.scheduler.errors import UsageError
 
@@ -35,7 +36,8 @@ class Share:
     """A run's part in a cluster that several runs share.
 
     Args:
-        tenant: whose share it counts to, such as a user or a project; None: this process's user.
+        tenant: whose share it counts to, such as a user or a project; None: the user, as `umbel submit` knows it for a
+            job, or else as whom this process runs.
         weight: of tenants that all want more, one gets in proportion to its weight.
         priority: runs of a higher priority get what they want before those of a lower one get anything beyond their
             minimum.
@@ -149,11 +151,11 @@ def share_of(given: Share | bool | None) -> Share | None:
     text = os.environ.get(VARIABLE, "").strip()
     if text:
         return Share.parse(text)
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        file = folder / "pyproject.toml"
-        if file.is_file():
-            return Share.from_table(_section(file), f"[{SECTION}] of {file}")
-    return Share()
+    folder = nearest(Path.cwd(), "pyproject.toml")
+    if folder is None:
+        return Share()
+    file = folder / "pyproject.toml"
+    return Share.from_table(_section(file), f"[{SECTION}] of {file}")
 
 
 def _section(file: Path) -> object:

@@ -10,6 +10,7 @@ import pytest
 from umbel.cluster.jobs.files import Project
 from umbel.cluster.jobs.request import (
     Target,
+    asker,
     check_store,
     default_name,
     entrypoint,
@@ -17,7 +18,7 @@ from umbel.cluster.jobs.request import (
     parse_target,
     read_requirements,
     read_runtime_env,
-    runs_itself,
+    same_environment,
     with_packages,
 )
 from umbel.scheduler.errors import UsageError
@@ -44,32 +45,6 @@ def test_names_are_those_that_umbel_run_gives() -> None:
     assert default_name(parse_target("jobs/fit.py:small")) == "fit-small"
     with pytest.raises(UsageError, match="name of a job"):
         default_name(parse_target("jobs/fit it.py"))
-
-
-@pytest.mark.parametrize(
-    ("source", "script"),
-    [
-        ("import umbel\ngraph = umbel.sweep(f, space={})", False),
-        ("def graph():\n    return 1\nif __name__ == '__main__':\n    graph()", True),
-        ("import umbel\nrun = umbel.run(graph, store='s3://b/c')\nprint(run.best())", True),
-        ("for seed in range(3):\n    umbel.run(graph(seed))", True),
-        ("results = Tuner(train).fit()", True),
-        ("def main():\n    umbel.run(graph)", False),
-        ("class Model:\n    def train(self):\n        self.net.fit(1)", False),
-        ("", False),
-    ],
-)
-def test_scripts_are_told_from_graphs(tmp_path: Path, source: str, script: bool) -> None:
-    file = tmp_path / "fit.py"
-    file.write_text(source)
-    assert runs_itself(file) is script
-
-
-def test_what_is_not_python_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "fit.py"
-    file.write_text("def (")
-    with pytest.raises(UsageError, match="not Python"):
-        runs_itself(file)
 
 
 def test_commands_are_quoted_for_the_shell() -> None:
@@ -109,10 +84,36 @@ def test_a_job_needs_a_store_that_outlives_it() -> None:
     assert check(None, "--store", "s3://bucket/team") is None
     assert check(None, "--store=/shared") is None
     assert check(None, UMBEL_STORE="/shared") is None
+    assert check(None, "-s", "scale", script=True) is None  # a script's own
     with pytest.raises(UsageError, match="needs a store"):
         check(None)
+    for args in (["--store", "./x"], ["--store=x"], ["-s", "x"]):
+        with pytest.raises(UsageError, match="relative"):
+            check(None, *args)
     with pytest.raises(UsageError, match="relative"):
         check("umbel-store")
+    for script in (False, True):
+        with pytest.raises(UsageError, match="relative"):
+            check(None, "--store", "./x", script=script)
+        with pytest.raises(UsageError, match="relative"):
+            check(None, script=script, UMBEL_STORE="./x")
+
+
+def test_a_store_is_named_without_credentials() -> None:
+    url = "s3://key:sesame@bucket/team"
+    for store, args, variables in ((url, [], {}), (None, ["--store", url], {}), (None, [], {"UMBEL_STORE": url})):
+        with pytest.raises(UsageError, match="holds a credential") as refused:
+            check_store(store, script=False, args=args, variables=variables)
+        assert "sesame" not in str(refused.value)
+
+
+def test_a_job_is_told_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMBEL_USER", "ada")
+    assert asker({}) == {"UMBEL_USER": "ada"}
+    assert asker({"UMBEL_SHARE": "weight=2"}) == {"UMBEL_USER": "ada", "UMBEL_SHARE": "weight=2"}
+    mine, theirs = {"A": "1", "UMBEL_USER": "ada"}, {"A": "1", "UMBEL_USER": "bob", "UMBEL_SHARE": "weight=2"}
+    assert same_environment(mine, {"env_vars": theirs})
+    assert not same_environment(mine | {"A": "2"}, {"env_vars": theirs})
 
 
 def test_runtime_envs_are_read_from_files_and_text(tmp_path: Path) -> None:

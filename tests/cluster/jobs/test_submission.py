@@ -38,6 +38,7 @@ class Cluster:
         self.shipped: list[dict[str, Any]] = []
         self.has_umbel = False
         self.missing: list[str] = []
+        self.stopped: list[str] = []
         #: Called just before a job is taken up: what happens at the same time.
         self.meanwhile: Callable[[], None] = lambda: None
 
@@ -57,8 +58,16 @@ class Cluster:
         if not probe:
             with zipfile.ZipFile(runtime_env["working_dir"]) as archive:
                 files = archive.namelist()
+                modes = {Path(each.filename).name: each.external_attr >> 16 for each in archive.infolist()}
             modules = {Path(path).name: len(list(Path(path).rglob("*"))) for path in runtime_env["py_modules"]}
-            self.shipped.append({"files": files, "modules": modules, "pip": runtime_env.get("pip")})
+            self.shipped.append(
+                {
+                    "files": files,
+                    "modules": modules,
+                    "modes": {name: modes[name] for name in ("fit.py", "run.sh") if name in modes},
+                    "pip": runtime_env.get("pip"),
+                }
+            )
         self.jobs[submission_id] = SimpleNamespace(
             submission_id=submission_id,
             entrypoint=entrypoint,
@@ -82,7 +91,13 @@ class Cluster:
         return f"{MARK} {json.dumps(side)}\n"
 
     def delete_job(self, job: str) -> None:
+        assert self.jobs[job].status.is_terminal()
         del self.jobs[job]
+
+    def stop_job(self, job: str) -> bool:
+        self.stopped.append(job)
+        self.end(job, "STOPPED")
+        return True
 
     def end(self, job: str, status: str = "FAILED") -> None:
         self.jobs[job].status = State(status)
@@ -185,6 +200,54 @@ def test_of_two_who_ask_at_once_both_get_the_same_job(cluster: Cluster, file: Pa
 
 def test_a_cluster_that_starts_nothing_is_said(cluster: Cluster, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_submission, "wait_until_ended", lambda *arguments: None)
-    monkeypatch.setattr(job_submission, "stop", lambda *arguments: True)
     with pytest.raises(ExecutorError, match="has not started a small job"):
+        ask(file, variables={"PASSWORD": "sesame"})
+    assert not cluster.jobs  # it would keep the variables
+
+
+def test_a_question_that_is_interrupted_leaves_nothing_behind(
+    cluster: Cluster, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[Any] = []
+
+    def interrupted(client: Any, address: str, job: str, limit_s: float) -> None:
+        waits.append(job)
+        if len(waits) == 1:
+            cluster.jobs[job].status = State("RUNNING")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(job_submission, "wait_until_ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         ask(file)
+    assert cluster.stopped == waits[:1]
+    assert not cluster.jobs
+
+
+def test_arguments_are_told_without_credentials(cluster: Cluster, file: Path) -> None:
+    said: list[str] = []
+    ask(file, said, args=["--api-key", "sesame", "--lags=3"])
+    assert said[-1] == "job       fit-1: python -m umbel run fit.py --name fit --api-key <redacted> --lags=3"
+
+
+def test_whether_it_is_a_script_may_be_said(cluster: Cluster, file: Path) -> None:
+    assert ask(file, script=True).command == "exec python fit.py"
+    file.write_text("import umbel\numbel.run(1)\n")
+    assert ask(file, name="other").command == "exec python fit.py"
+    assert ask(file, name="graph", script=False).command == "exec python -m umbel run fit.py --name graph"
+    with pytest.raises(UsageError, match="run as a whole"):
+        ask(Path(f"{file}:graph"), script=True)
+
+
+def test_who_asks_is_told_and_makes_no_difference(cluster: Cluster, file: Path) -> None:
+    ask(file, asker={"UMBEL_USER": "ada", "UMBEL_SHARE": "weight=2"}, variables={"UMBEL_SHARE": "weight=3"})
+    told = cluster.jobs["fit-1"].runtime_env["env_vars"]
+    assert (told["UMBEL_USER"], told["UMBEL_SHARE"]) == ("ada", "weight=3")
+    assert not ask(file, asker={"UMBEL_USER": "bob"}).is_new
+
+
+def test_what_may_be_executed_here_may_be_there(cluster: Cluster, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = file.parent / "src" / "shop" / "run.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o740)
+    ask(file)
+    assert cluster.shipped[0]["modes"] == {"fit.py": 0o644, "run.sh": 0o755}

@@ -26,6 +26,14 @@ def test_by_default_it_is_the_users() -> None:
     assert share.name == user()
 
 
+def test_in_a_job_it_is_theirs_who_submitted_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMBEL_USER", "ada")
+    assert Share().name == "ada"
+    assert Share("climate").name == "climate"
+    monkeypatch.setenv("UMBEL_USER", "a" * 1000)
+    assert len(Share().name) == 128
+
+
 def test_from_a_text() -> None:
     text = "tenant=climate, weight=2.5,priority=-1,minimum.CPU=8,cap.CPU=16,cap.GPU=4,preemptible=true"
     assert Share.parse(text) == Share("climate", 2.5, -1, {"CPU": 8}, {"CPU": 16, "GPU": 4}, True)
