@@ -56,4 +56,4 @@ def test_every_option_exists() -> None:
         for option in [*p.opts, *p.secondary_opts]
     }
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"-- --\w+", "", TEXT)))
-    assert named - known == {"--head"}  # of ray start
+    assert named - known == {"--head", "--runtime-env-json"}  # of ray start, ray job submit
