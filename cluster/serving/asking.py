@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 from umbel.cluster.serving.errors import AskFailedError, InputsError
@@ -40,8 +41,14 @@ def asked_in(threads: Executor) -> Ask:
     async def ask(loaded: Loaded, inputs: object) -> tuple[Any, float]:
         loop = asyncio.get_running_loop()
         if not loaded.batches:
-            async with loaded.lock:
-                return await loop.run_in_executor(threads, _ask_one, loaded, inputs)
+            await loaded.lock.acquire()
+            try:
+                asked = loop.run_in_executor(threads, _ask_one, loaded, inputs)
+            except BaseException:
+                loaded.lock.release()
+                raise
+            asked.add_done_callback(partial(_asked, loaded))
+            return await asyncio.shield(asked)  # a caller that goes away does not end the thread, which holds the model
         answer: asyncio.Future[tuple[Any, float]] = loop.create_future()
         loaded.waiting.append((inputs, answer))
         if loaded.asking is None:  # a task of its own: a caller that goes away must not take the others' answers along
@@ -49,6 +56,13 @@ def asked_in(threads: Executor) -> Ask:
         return await answer
 
     return ask
+
+
+def _asked(loaded: Loaded, asked: asyncio.Future[tuple[Any, float]]) -> None:
+    """The model is free again."""
+    loaded.lock.release()
+    if not asked.cancelled():
+        asked.exception()  # which nobody may be left to hear
 
 
 async def _ask_waiting(loaded: Loaded, threads: Executor) -> None:

@@ -66,9 +66,9 @@ class ModelCache:
         return digest in self._models
 
     @property
-    def groups(self) -> list[str]:
-        """The groups whose models are held, those used longest ago first."""
-        return [loaded.group for loaded in list(self._models.values())]
+    def digests(self) -> list[str]:
+        """Of the models that are held, those used longest ago first. Safe to ask from any thread."""
+        return list(self._models)
 
     async def get(self, digest: str, load: Callable[[], Loaded]) -> Loaded:
         """A model.

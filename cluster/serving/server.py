@@ -28,9 +28,11 @@ from umbel.storage.registry.registry import RegisteredModel
 
 __all__ = ["ModelServer"]
 
-#: Threads in which models are loaded, and in which new versions are tried; loading waits for the store mostly.
+#: Threads in which models are loaded, which waits for the store mostly; and those of a shadow.
 _LOADERS = 8
-_TRIERS = 4
+_SHADOW_LOADERS = 2
+#: Seconds that a replica, when it starts, waits for the versions of other aliases than the one that answers.
+_OTHERS_S = 5.0
 
 
 class ModelServer:
@@ -42,7 +44,8 @@ class ModelServer:
         replica: what this replica is called, for the log of predictions.
         log: where changes of versions are told.
 
-    Cost: the versions that the aliases point to are tried before it returns: each model is read and loaded once.
+    Cost: the versions that the aliases point to are tried before it returns: each model is read and loaded once. Those
+    of other aliases than the first go on being tried afterwards, if they take long.
     """
 
     def __init__(
@@ -58,7 +61,6 @@ class ModelServer:
         self._objects = objects
         self._threads = ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "umbel-predict")
         self._loaders = ThreadPoolExecutor(_LOADERS, "umbel-load")
-        self._triers = ThreadPoolExecutor(_TRIERS, "umbel-try")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = ExitStack()
         # A store that does not answer must not keep a request longer than it would wait; the logs have more patience,
@@ -67,27 +69,37 @@ class ModelServer:
         self._closing.enter_context(reading.patience(settings.load_timeout_s / 2))
         self._registered = RegisteredModel(reading, settings.model)
         self.cache = ModelCache(settings.cached_groups, self._loaders)
+        # A shadow that shared these would evict the models that answer, and its loads would go before theirs.
+        self._shadow_loaders = ThreadPoolExecutor(_SHADOW_LOADERS, "umbel-load-shadow")
+        self._shadow_cache = ModelCache(settings.cached_groups, self._shadow_loaders)
         self._predictions = PredictionLog(_copy(objects), settings.model, replica) if settings.log else None
         self._outcomes: OutcomeLog | None = None
         self._watcher = AliasWatcher(
             RegisteredModel(reading, settings.model),
             settings,
-            Admission(settings.trust, self._triers),
+            Admission(settings.trust, settings.load_timeout_s),
             self._publish,
-            warm=lambda: self.cache.groups[-settings.cached_groups :],
-            held=self.cache.__contains__,
+            in_memory=lambda alias: self._cache_of(alias).digests,
             log=log,
         )
         self.predictor = Predictor(
-            settings, self.cache, asked_in(self._threads), self._predictions, lambda: self._watcher.is_away
+            settings,
+            self.cache,
+            asked_in(self._threads),
+            self._predictions,
+            lambda: self._watcher.is_away,
+            shadow_cache=self._shadow_cache,
         )
-        self._watcher.look()
+        self._watcher.settle(_OTHERS_S)
 
-    def _publish(self, snapshot: Snapshot, loaded: list[Loaded]) -> None:
+    def _cache_of(self, alias: str) -> ModelCache:
+        return self._shadow_cache if alias == self.settings.shadow else self.cache
+
+    def _publish(self, snapshot: Snapshot, alias: str, loaded: list[Loaded]) -> None:
         """Take over what is served, at once for all requests that begin afterwards."""
 
         def take() -> None:
-            self.cache.put(loaded)
+            self._cache_of(alias).put(loaded)
             self.predictor.snapshot = snapshot
 
         if self._loop is None:
@@ -103,8 +115,8 @@ class ModelServer:
         self._watcher.start()
 
     def look(self) -> None:
-        """Look at the aliases now."""
-        self._watcher.look()
+        """Look at the aliases now, and wait until what has moved is served or refused."""
+        self._watcher.settle()
 
     async def stop(self) -> None:
         """Write what waits, and end."""
@@ -113,7 +125,7 @@ class ModelServer:
         for log in (self._predictions, self._outcomes):
             if log is not None:
                 await asyncio.to_thread(log.close)
-        for threads in (self._threads, self._loaders, self._triers):
+        for threads in (self._threads, self._loaders, self._shadow_loaders):
             threads.shutdown(wait=False, cancel_futures=True)
         self._closing.close()
 

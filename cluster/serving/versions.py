@@ -6,11 +6,13 @@ What is the same as in a version that passed is not tried again. It must not kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Executor
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
+from umbel.cluster.serving.attempts import Attempts
 from umbel.cluster.serving.errors import RefusedError
 from umbel.cluster.serving.models import Loaded
 from umbel.cluster.serving.schema import InputSchema
@@ -23,8 +25,11 @@ from umbel.storage.values.packs import MODEL
 
 __all__ = ["Admission", "ServedVersion", "one_line"]
 
+_T = TypeVar("_T")
 #: How many groups are named that don't pass.
 _NAMED = 5
+#: In which the models of one version are tried.
+_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,77 +86,96 @@ class ServedVersion:
 
 
 class Admission:
-    """Lets versions in. Used from one thread.
+    """Lets versions in. Safe to use from several threads, each for a version of its own.
 
     Args:
         trust: load models whatever they hold; see `umbel.storage.registry.trust`.
-        threads: in which models are tried.
+        limit_s: a version of which no model has answered for so long is refused.
     """
 
-    def __init__(self, trust: bool, threads: Executor) -> None:
+    def __init__(self, trust: bool, limit_s: float) -> None:
         self._trust = trust
-        self._threads = threads
+        self._limit_s = limit_s
         #: What has passed: digests with the digest of the example that they answered.
         self._passed: set[tuple[str, str | None]] = set()
+        self._closed = threading.Event()
+        #: By version: what has not ended in time, and may hang for ever.
+        self._stuck: dict[int, Attempts[Any]] = {}
+
+    def close(self) -> None:
+        """Try nothing more."""
+        self._closed.set()
 
     def admit(
-        self, version: ModelVersion, warm: Collection[str], held: Callable[[str], bool] = lambda digest: False
+        self, version: ModelVersion, warm: Collection[str], held: Collection[str] = ()
     ) -> tuple[ServedVersion, list[Loaded]]:
         """Try all models of a version.
 
         Args:
             version: the version.
             warm: groups whose models are given back, so that the first requests find them.
-            held: whether a model of this digest is in memory already.
+            held: digests of models that are in memory already.
 
         Returns:
-            The version, and models of groups in ``warm`` that were not held.
+            The version, and models of groups in ``warm`` that were not held, in their order.
 
         Raises:
-            RefusedError: it does not pass; says which groups, and why.
+            RefusedError: it does not pass, or hangs; says which groups, and why.
             StoreUnavailableError: the store does not answer; that says nothing about the version.
 
         Cost: each model that has not passed yet is read and loaded once.
         """
-        try:
-            served = ServedVersion.of(version, self._trust)
-            example = version.smoke
-        except StoreUnavailableError:
-            raise
-        except UmbelError as error:
-            raise RefusedError(f"version {version.number} can't be read", got=one_line(error)) from error
+        number = version.number
+        stuck = self._stuck.get(number)
+        if stuck is not None and stuck.are_stuck:  # more threads would only hang beside these
+            raise RefusedError(f"version {number} is not served: it has not answered since it was tried before")
+        read = next((read for _, read in self._tried(number, [partial(_read, version, self._trust)])), None)
+        if isinstance(read, StoreUnavailableError):
+            raise read
+        if read is None or isinstance(read, Exception):
+            why = self._not_in_time if read is None else one_line(read)
+            raise RefusedError(f"version {number} can't be read", got=why) from read
+        served, example = read
         smoke = version.record.get("smoke")
         new = [group for group, digest in served.digests.items() if (digest, smoke) not in self._passed]
-        cold = [group for group in warm if group in served.digests and not held(served.digests[group])]
-        attempts = list(dict.fromkeys([*new, *cold]))
-        kept: list[Loaded] = []
-        failed: dict[str, str] = {}
-        for group, outcome in self._try(served, attempts, example):
-            if isinstance(outcome, Loaded):
-                self._passed.add((outcome.digest, smoke))
-                if group in cold:
-                    kept.append(outcome)
-            else:
-                failed[group] = outcome
+        cold = [group for group in dict.fromkeys(warm) if group in served.digests and served.digests[group] not in held]
+        groups = list(dict.fromkeys([*cold, *new]))
+        failed = dict.fromkeys(groups, self._not_in_time)
+        kept: dict[str, Loaded] = {}
+        for place, outcome in self._tried(number, [partial(_attempt, served, group, example) for group in groups]):
+            if isinstance(outcome, StoreUnavailableError):
+                raise outcome
+            if isinstance(outcome, Exception):
+                failed[groups[place]] = one_line(outcome)
+                continue
+            del failed[groups[place]]
+            self._passed.add((outcome.digest, smoke))
+            if place < len(cold):
+                kept[outcome.group] = outcome
         if failed:
             raise _refused(served, failed)
-        return served, kept
+        return served, [kept[group] for group in cold]
 
-    def _try(self, served: ServedVersion, groups: Iterable[str], example: object) -> Iterator[tuple[str, Loaded | str]]:
-        yield from self._threads.map(partial(_attempt, served, example=example), groups)
+    @property
+    def _not_in_time(self) -> str:
+        return f"no answer within {self._limit_s:g} s"
+
+    def _tried(self, number: int, jobs: Sequence[Callable[[], _T]]) -> Iterator[tuple[int, _T | Exception]]:
+        attempts: Attempts[_T] = Attempts(_THREADS, self._limit_s, self._closed)
+        self._stuck[number] = attempts
+        return attempts.run(jobs)
 
 
-def _attempt(served: ServedVersion, group: str, example: object) -> tuple[str, Loaded | str]:
-    """Load and ask a group's model: the model, or what is wrong with it."""
-    try:
-        loaded = served.load(group)
-        if example is not None:
-            plain(predict(loaded.model, as_taken(example, loaded.takes)))
-    except StoreUnavailableError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        return group, one_line(error)
-    return group, loaded
+def _read(version: ModelVersion, trust: bool) -> tuple[ServedVersion, object]:
+    return ServedVersion.of(version, trust), version.smoke
+
+
+def _attempt(served: ServedVersion, group: str, example: object) -> Loaded:
+    """Load and ask a group's model."""
+    loaded = served.load(group)
+    if example is not None:
+        plain(predict(loaded.model, as_taken(example, loaded.takes)))
+    return loaded
 
 
 def one_line(error: BaseException) -> str:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.served import Client, damage, look, promote, register, scale, serving, until
+from umbel.cluster.serving import server, versions
 from umbel.cluster.serving.server import ModelServer
 from umbel.cluster.serving.settings import make_settings
+from umbel.cluster.serving.versions import ServedVersion
+from umbel.scheduler.errors import StoreUnavailableError
+from umbel.storage import layout
+from umbel.storage.registry.registered_model import RegisteredModel
 from umbel.storage.store import Store, open_store
 
 
@@ -215,17 +222,184 @@ def test_a_store_that_goes_away_and_comes_back(store: Store) -> None:
 
 
 def test_a_store_that_does_not_answer_is_told_of(store: Store) -> None:
-    times = [0.0]
+    times, go = [0.0], threading.Event()
+
+    async def run() -> None:
+        async with serving(store, cached_groups=1) as client:
+            await client.predict("FRA", [1])
+            watcher = client.server._watcher
+            watcher._clock = lambda: times[0]
+            resolve = watcher._registered.resolve
+            watcher._registered.resolve = lambda alias: go.wait(10) and resolve(alias)
+            looking = asyncio.create_task(look(client))
+            await until(lambda: watcher._asked_at is not None)
+            assert await problems(client) == []
+            times[0] = 5.0
+            [problem] = await problems(client)
+            assert "has not answered for 5 s" in problem["what"]
+            assert (await client.predict("DEU", [1])).status == 503
+            go.set()
+            await looking
+            assert await problems(client) == []
+            assert (await client.predict("DEU", [1])).status == 200
+
+    asyncio.run(run())
+
+
+def hang_at(monkeypatch: pytest.MonkeyPatch, factor: float) -> threading.Event:
+    """Let models that multiply by so much, or more, hang in their smoke test until the event is set."""
+    go = threading.Event()
+
+    def predict(model: Any, given: Any) -> Any:
+        answer = model.predict(given)
+        if answer[0] >= factor:
+            assert go.wait(20)
+        return answer
+
+    monkeypatch.setattr(versions, "predict", predict)
+    return go
+
+
+def test_trying_a_version_for_long_is_no_silence_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(store, 10.0)
+    go, times = hang_at(monkeypatch, 10.0), [0.0]
+
+    async def run() -> None:
+        async with serving(store, cached_groups=1) as client:
+            watcher = client.server._watcher
+            watcher._clock = lambda: times[0]
+            promote(store, 2)
+            looking = asyncio.create_task(look(client))
+            await until(lambda: "champion" in watcher._moves)
+            times[0] = 1000.0
+            for group in ("DEU", "FRA", "DEU"):  # none of which is in memory
+                assert await version_of(client, group) == 1
+            assert await problems(client) == []
+            go.set()
+            await looking
+            assert await version_of(client) == 2
+
+    asyncio.run(run())
+
+
+def test_a_challenger_that_hangs_does_not_hold_the_champion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(store, 10.0)
+    register(store, 100.0)
+    promote(store, 1, "challenger")
+    go = hang_at(monkeypatch, 100.0)
+
+    async def run() -> None:
+        async with serving(store, split="champion=100,challenger=0") as client:
+            watcher = client.server._watcher
+            watcher._admission._limit_s = 0.1
+            promote(store, 3, "challenger")
+            promote(store, 2)
+            watcher.look()
+            await until(lambda: client.server.readiness[1]["serving"] == {"champion": 2, "challenger": 1})
+            store.registry.model("gdp").rollback()
+            watcher.look()
+            await until(lambda: client.server.readiness[1]["serving"] == {"champion": 1, "challenger": 1})
+            await look(client)
+            [problem] = await problems(client)
+            assert (problem["alias"], problem["version"]) == ("challenger", 3)
+            assert "no answer within 0.1 s" in problem["what"]
+            watcher._clock = lambda: time.monotonic() + 1000.0
+            await look(client)  # tried again: what hangs still is not asked once more
+            assert "since it was tried before" in (await problems(client))[0]["what"]
+            go.set()
+            await until(lambda: not watcher._admission._stuck[3].are_stuck)
+            watcher._clock = lambda: time.monotonic() + 2000.0
+            await look(client)
+            assert client.server.readiness[1]["serving"] == {"champion": 1, "challenger": 3}
+            assert await problems(client) == []
+
+    asyncio.run(run())
+
+
+def test_a_replica_starts_beside_a_challenger_that_hangs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(store, 100.0)
+    promote(store, 2, "challenger")
+    go = hang_at(monkeypatch, 100.0)
+    monkeypatch.setattr(server, "_OTHERS_S", 0.05)
+
+    async def run() -> None:
+        async with serving(store, split="champion=50,challenger=50") as client:
+            assert client.server.readiness[1]["serving"] == {"champion": 1}
+            assert await version_of(client) == 1
+            go.set()
+            await until(lambda: client.server.readiness[1]["serving"] == {"champion": 1, "challenger": 2})
+
+    asyncio.run(run())
+
+
+def test_a_version_that_the_alias_has_left_meanwhile_is_not_served(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(store, 10.0)
+    go = hang_at(monkeypatch, 10.0)
 
     async def run() -> None:
         async with serving(store) as client:
-            watcher = client.server._watcher
-            watcher._clock = lambda: times[0]
-            watcher.look()
+            promote(store, 2)
+            client.server._watcher.look()
+            store.registry.model("gdp").rollback()
+            go.set()
+            await look(client)
+            assert await version_of(client) == 1
             assert await problems(client) == []
-            times[0] = 1e6  # a look that never ends
+
+    asyncio.run(run())
+
+
+def test_a_damaged_record_is_a_problem_of_its_alias(store: Store) -> None:
+    register(store, 10.0)
+    promote(store, 1, "challenger")
+
+    async def run() -> None:
+        async with serving(store, split="champion=100,challenger=0", cached_groups=1) as client:
+            promote(store, 2)
+            promote(store, 2, "challenger")
+            record = Path(store.url) / layout.alias_record("gdp", "champion", 2)
+            kept = record.read_bytes()
+            record.chmod(0o644)
+            record.write_bytes(b"{")
+            await look(client)
+            await look(client)
+            assert client.server.readiness[1]["serving"] == {"champion": 1, "challenger": 2}
             [problem] = await problems(client)
-            assert "has not answered" in problem["what"]
+            assert (problem["alias"], problem["version"]) == ("champion", None)
+            for group in ("DEU", "FRA"):  # the store is there
+                assert await version_of(client, group) == 1
+            record.write_bytes(kept)
+            await look(client)
+            assert client.server.readiness[1]["serving"] == {"champion": 2, "challenger": 2}
+            assert await problems(client) == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["its record", "a model"])
+def test_a_read_that_fails_once_does_not_refuse_a_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    register(store, 10.0)
+    owner, name = (RegisteredModel, "version") if what == "its record" else (ServedVersion, "load")
+
+    def fail(*args: Any) -> Any:
+        raise StoreUnavailableError("the storage does not answer")
+
+    async def run() -> None:
+        async with serving(store) as client:
+            promote(store, 2)
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, name, fail)
+                await look(client)
+            assert await version_of(client) == 1
+            [problem] = await problems(client)
+            assert "can't be tried now" in problem["what"]
+            await look(client)  # at once, not a minute later
+            assert await version_of(client) == 2
+            assert await problems(client) == []
 
     asyncio.run(run())
 

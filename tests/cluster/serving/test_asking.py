@@ -79,6 +79,35 @@ def test_a_model_is_asked_by_one_thread_at_a_time() -> None:
     assert asyncio.run(ask_all(Alone(), list(range(10)))) == list(range(10))
 
 
+def test_a_caller_that_goes_away_does_not_let_a_second_thread_in() -> None:
+    go, begun = threading.Event(), []
+
+    def model(inputs: Any) -> Any:
+        begun.append(inputs)
+        assert go.wait(10)
+        if inputs == 1:
+            raise ZeroDivisionError  # which nobody hears
+        return inputs
+
+    async def run() -> None:
+        with ThreadPoolExecutor(4) as threads:
+            ask, loaded = asked_in(threads), Loaded.of(model, "d", "DEU", "json")
+            gone, waiting, second = (asyncio.create_task(ask(loaded, n)) for n in (1, 2, 3))
+            while not begun:
+                await asyncio.sleep(0.001)
+            gone.cancel()
+            waiting.cancel()
+            await asyncio.sleep(0.02)
+            assert gone.cancelled()
+            assert begun == [1]
+            go.set()
+            assert (await second)[0] == 3
+            assert begun == [1, 3]
+            assert not loaded.lock.locked()
+
+    asyncio.run(run())
+
+
 def test_inputs_that_have_no_such_form() -> None:
     [found] = asyncio.run(ask_all(lambda frame: frame, [{"a": [1], "b": [1, 2]}], takes="frame"))
     assert isinstance(found, InputsError)

@@ -26,7 +26,7 @@ def test_the_least_used_goes_first() -> None:
             assert "a" in cache
             assert "b" not in cache
             assert (len(cache), cache.hits, cache.loads) == (2, 1, 3)
-            assert cache.groups == ["group of a", "group of c"]
+            assert cache.digests == ["a", "c"]
 
     asyncio.run(run())
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.served import Client, damage, promote, register, scale, serving, until
+from tests.cluster.served import Client, damage, look, promote, register, scale, serving, until
+from umbel.cluster.serving import asking
+from umbel.cluster.serving.predict import _is_large
+from umbel.cluster.serving.schema import InputSchema
 from umbel.storage.predictions.reader import read_predictions
 from umbel.storage.store import Store, open_store
 
@@ -117,6 +121,87 @@ def test_a_shadow_is_recorded_and_answers_nobody(store: Store) -> None:
     asyncio.run(run())
 
 
+def test_a_shadow_of_the_same_model_is_not_asked_again(store: Store) -> None:
+    promote(store, 1, "challenger")
+
+    async def run() -> None:
+        async with serving(store, shadow="challenger") as client:
+            await client.predict("FRA", [1.0])
+            assert client.server._shadow_cache.loads == 0
+        answer, shadow = sorted(logged(store), key=lambda row: bool(row["shadow"]))
+        for name in ("output", "latency_s", "version", "digest", "request_id"):
+            assert answer[name] == shadow[name]
+        assert (answer["arm"], shadow["arm"]) == ("champion", "challenger")
+
+    asyncio.run(run())
+
+
+def test_a_shadow_neither_holds_nor_evicts_what_answers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def predict(model: Any, given: Any) -> Any:
+        answer = model.predict(given)
+        if answer[0] >= 10.0:
+            assert go.wait(20)
+        return answer
+
+    async def run() -> None:
+        async with serving(store, shadow="challenger", cached_groups=1) as client:
+            monkeypatch.setattr(asking, "predict", predict)
+            for _ in range(3):
+                assert (await client.predict("FRA", [1.0])).content["outputs"] == [2.0]
+            cache, shadows = client.server.cache, client.server._shadow_cache
+            await until(lambda: shadows.loads == 1)
+            assert (cache.loads, cache.hits) == (1, 2)
+            promote(store, 1, "challenger")
+            promote(store, 2, "challenger")
+            await look(client)
+            assert (await client.predict("FRA", [1.0])).status == 200
+            assert (cache.loads, cache.hits) == (1, 3)
+            go.set()
+            await until(lambda: not client.server.predictor._shadows)
+        assert [row["output"] for row in logged(store) if row["shadow"]] == ["[10.0]"] * 4
+
+    asyncio.run(run())
+
+
+def test_large_inputs_are_checked_aside(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistakes, threads = InputSchema.mistakes, []
+
+    def check(self: InputSchema, inputs: object) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return mistakes(self, inputs)
+
+    monkeypatch.setattr(InputSchema, "mistakes", check)
+
+    async def run() -> None:
+        async with serving(store, split="champion=50,challenger=50") as client:
+            assert (await client.predict("FRA", [1.0] * 10)).status == 200
+            assert (await client.predict("FRA", [1.0] * 1000)).status == 200
+            reply = await client.predict("FRA", [1.0] * 1000 + ["x"])
+            assert reply.status == 422
+            assert reply.content["detail"][0]["loc"] == ["body", "inputs", 1000]
+        assert threads == [True, False, False]
+        assert len(logged(store)) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "is_large"),
+    [
+        (1.0, False),
+        ([1.0] * 200, False),
+        ([1.0] * 201, True),
+        ({"rows": [[1.0] * 10] * 18}, False),
+        ({"rows": [[1.0] * 10] * 19}, True),
+        ("x" * 100_000, True),
+    ],
+)
+def test_what_is_large(inputs: Any, is_large: bool) -> None:
+    assert _is_large(inputs) is is_large
+
+
 def test_a_shadow_that_fails_is_recorded_without_output(store: Store) -> None:
     register(store, 1.0, model=lambda factor: scale(factor, fails=True), inputs=None)
     promote(store, 3, "challenger")
@@ -170,8 +255,6 @@ def test_a_model_that_is_damaged_later_is_told_and_tried_again(store: Store) -> 
 
 
 def test_a_load_that_takes_too_long_does_not_hold_a_request(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     from umbel.cluster.serving.versions import ServedVersion
 
     go = threading.Event()
