@@ -92,6 +92,8 @@ class NodeSpec:
     #: True: elements of an affinity block build upon those before them (an adaptive search). While there are blocks
     #: enough for all workers, each is granted whole to one; otherwise in short leases.
     in_order: bool = False
+    #: True: blocks of a node in order are granted whole however few there are.
+    whole_blocks: bool = False
     #: True: its elements count against the engine's allowance, if there is one.
     counts: bool = False
     #: True: before elements that are ready are granted, `Recall` asks which of them are to run: not those that an

@@ -189,7 +189,7 @@ class NodeState:
         """A whole block while there are enough for all; else few elements, so that later ones know of earlier ones."""
         block = self.spec.affinity_block
         if self.whole_blocks is None:
-            self.whole_blocks = self.size // block >= workers
+            self.whole_blocks = self.spec.whole_blocks or self.size // block >= workers
         return block if self.whole_blocks else max(1, min(size, self.pending // (FRESHNESS * workers)))
 
     def _place_in_order(self) -> tuple[int, int]:

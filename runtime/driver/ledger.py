@@ -109,7 +109,7 @@ class Ledger:
         #: The digests that rows mention.
         self.mentions = Mentions()
         #: Of sweeps with an adaptive search.
-        self._studies = {
+        self.studies = {
             planned.id: study_records(planned.node)
             for planned in plan.nodes
             if isinstance(planned.node, Sweep) and planned.node.search is not None
@@ -162,7 +162,7 @@ class Ledger:
 
     def _columns_for(self, planned: PlannedNode) -> Callable[[Sequence[str]], list[str]]:
         if isinstance(planned.node, Sweep):
-            studies = STUDY_COLUMNS if planned.id in self._studies else ()
+            studies = STUDY_COLUMNS if planned.id in self.studies else ()
             wanted = (*TRIAL_COLUMNS, *studies, *(RUNG_COLUMNS if planned.id in self.rungs else ()))
             return lambda names: [n for n in names if n in wanted or n.startswith("metric_")]
         unread = () if planned.consumed else ("payload",)
@@ -198,7 +198,7 @@ class Ledger:
             trials = node.source.trials
             start, stop = start // trials, (stop - 1) // trials + 1
             groups = tuple(self.sizes.groups(planned.id)[start:stop])
-            if planned.id in self._studies:
+            if planned.id in self.studies:
                 study = self._study(planned, start, whole_blocks)
         handles = (
             self._handles(planned, position, start, stop)
@@ -210,7 +210,7 @@ class Ledger:
     def _study(self, planned: PlannedNode, group: int, whole_blocks: bool) -> StudyInputs:
         """What is known of a study, and what others lend it."""
         assert isinstance(planned.node, Sweep)
-        records, trials = self._studies[planned.id], planned.node.source.trials
+        records, trials = self.studies[planned.id], planned.node.source.trials
         portfolio = None
         if records.lending is not None:
             portfolio = records.lending.portfolio(group, lambda other: self.sizes.group_text(planned, other * trials))
@@ -266,8 +266,8 @@ class Ledger:
         if isinstance(planned.node, Sweep):
             self.best.add(planned.id, rows)
             self.rungs.add_rows(planned.id, rows, restored=restored)
-            if planned.id in self._studies:
-                self._studies[planned.id].add(rows)
+            if planned.id in self.studies:
+                self.studies[planned.id].add(rows)
             if planned.id in self.budgets:
                 self.budgets.add(planned.id, rows)
         elif planned.consumed:

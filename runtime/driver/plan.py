@@ -190,6 +190,7 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 timeout_s=task.timeout_s if task else None,
                 sized_later=node.size is None,
                 in_order=isinstance(node, Sweep) and node.search is not None,
+                whole_blocks=isinstance(node, Sweep) and node.search is not None and node.search.exhaustive,
                 counts=isinstance(node, Sweep),
                 batched=_batched(node),
             )

@@ -194,6 +194,8 @@ class Session:
         if node is not None:
             self._note_costs(node, report)
             self.ledger.rungs.note(node, worker, report.rungs)
+            if node in self.ledger.studies:
+                self.ledger.studies[node].note(worker, report.under_way)
         self._dispatch(event, report)
         if report.output and node is not None:
             self.ledger.keep_output(node, worker, report.output)
@@ -252,6 +254,8 @@ class Session:
             current = waiting.popleft()
             if isinstance(current, WorkerLost):
                 self.ledger.rungs.forget(current.worker)
+                for study in self.ledger.studies.values():
+                    study.note(current.worker, None)
             for command in self.engine.handle(current, time.monotonic()):
                 self._carry_out(command, report, waiting)
 

@@ -85,8 +85,12 @@ class AskedChunk:
             self._study = self._take_up()
         lent = None if self._borrower is None else self._borrower.next()
         params, distributions = self._study.ask(number, None if lent is None else lent.params)
-        config = self._search.config(params, self.group_keys)
-        (key,) = trial_keys(self._code, self.data, [config], [seed], value_digest)
+        try:
+            config = self._search.config(params, self.group_keys)
+            (key,) = trial_keys(self._code, self.data, [config], [seed], value_digest)
+        except Exception:
+            self._study.tell(number, None)
+            raise
         return config, key, json.dumps(params), distributions, None if lent is None else lent.origin
 
     def _add(
@@ -115,17 +119,28 @@ class AskedChunk:
         name = group_key(self.group_keys)
         known = self._inputs.known if self._inputs is not None else ()
         alone = self._inputs is None or self._inputs.in_order
-        self._borrower = self._make_borrower([trial for trial in known if not alone or trial.number < self._start])
+        ended = [trial for trial in known if not trial.running]
+        self._borrower = self._make_borrower([trial for trial in ended if not alone or trial.number < self._start])
         if alone:
             study = self._search.study(name, self.group_keys)
-            if study.take_up(self._start, known):
-                self._in_order = {trial.number for trial in known}.issuperset(range(self._start))
+            if study.take_up(self._start, ended):
+                self._in_order = {trial.number for trial in ended}.issuperset(range(self._start))
                 return study
         self._in_order = False
         # Others work on this study too, or it was begun with another version: what they did is put in as it is.
         study = self._search.study(name, self.group_keys, salt=self._start)
-        study.put([trial for trial in known if trial.params is not None])
+        own = range(self._start, self._stop)  # if one of these runs elsewhere, it is run again here
+        study.put([t for t in known if t.params is not None and not (t.running and t.number in own)])
         return study
+
+    def under_way(self, ended: int) -> tuple[int, str] | None:
+        """The trial in hand, by its index in the sweep, and its params, once it has them.
+
+        Args:
+            ended: how many have ended.
+        """
+        params = self.params[ended] if ended < len(self.params) else None
+        return None if params is None else (self.first + ended, params)
 
     def tell(self, trial: int, values: Sequence[float] | None, pruned_at: int | None = None) -> None:
         """What came of a trial, by its index in the sweep; None: it failed. See `GroupStudy.tell`."""

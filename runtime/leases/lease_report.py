@@ -36,6 +36,8 @@ class LeaseReport:
     copies: tuple[tuple[int, object], ...] = ()
     #: What trials of the lease's node noted at rungs since the last report, the one in hand included.
     rungs: tuple[Record, ...] = ()
+    #: The trial in hand and its params as JSON, if others work on the same study.
+    under_way: tuple[int, str] | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class Taken:
     output: list[tuple[int, int, str]]
     copies: tuple[tuple[int, object], ...] = ()
     rungs: tuple[Record, ...] = ()
+    under_way: tuple[int, str] | None = None
 
 
 def bounded(output: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:

@@ -90,6 +90,7 @@ class RunningLease(ABC):
             overrun is not None,
             taken.copies,
             taken.rungs,
+            taken.under_way,
         )
 
     def _slim(self, rows: pa.RecordBatch | None) -> pa.RecordBatch | None:

@@ -200,4 +200,11 @@ class TrialLease(RunningLease):
                     self._handed_over_bytes += len(outcome.model.payload or b"")
                     outcome.model = None  # its chunk may live on for thousands of trials
         rungs = () if self._board is None else self._board.take()
-        return Taken(rows, tuple(failed), tuple(retries), output, rungs=rungs)
+        return Taken(rows, tuple(failed), tuple(retries), output, rungs=rungs, under_way=self._under_way())
+
+    def _under_way(self) -> tuple[int, str] | None:
+        """What others that work on the same study should know of the trial in hand."""
+        if self._inputs.study is None or self._inputs.study.in_order or not self._chunks:
+            return None
+        chunk, outcomes = self._chunks[-1]
+        return chunk.under_way(len(outcomes)) if isinstance(chunk, AskedChunk) else None

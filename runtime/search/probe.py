@@ -8,6 +8,7 @@ know sweeps or graphs.
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from math import prod
@@ -33,12 +34,19 @@ def one_metric_only(label: str, metrics: int) -> UsageError:
     )
 
 
-def probe(search: AdaptiveSearch, group: Mapping[str, object] | None) -> None:
+#: Samplers that go through all there is.
+_EXHAUSTIVE = frozenset({"GridSampler", "BruteForceSampler"})
+
+
+def probe(search: AdaptiveSearch, group: Mapping[str, object] | None) -> bool:
     """Ask a search for one config, and throw it away. Cost: a millisecond or two, and one call of a user's function.
 
     Args:
         search: the search.
         group: the keys of a group; None: they are known only when the sweep runs, so factories can't be tried.
+
+    Returns:
+        whether its sampler is known to go through all there is.
 
     Raises:
         UsageError: it makes no sampler, or the sampler takes one metric only.
@@ -46,9 +54,9 @@ def probe(search: AdaptiveSearch, group: Mapping[str, object] | None) -> None:
     """
     make = search.make_sampler
     if isinstance(make, NamedSampler) and search.define is None:
-        return  # what can be wrong has been checked by name
+        return False  # what can be wrong has been checked by name
     if group is None and not isinstance(make, (NamedSampler, CopiedSampler)):
-        return
+        return False
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -56,7 +64,10 @@ def probe(search: AdaptiveSearch, group: Mapping[str, object] | None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _ask(search, _sampler(search, group or {}), group or {})
+            sampler = _sampler(search, group or {})
+            kinds = {cls.__name__ for cls in type(sampler).__mro__}
+            _ask(search, sampler, kinds, group or {})
+            return bool(kinds & _EXHAUSTIVE)
     finally:
         optuna.logging.set_verbosity(before)
 
@@ -76,14 +87,16 @@ def _sampler(search: AdaptiveSearch, group: Mapping[str, object]) -> BaseSampler
         ) from error
 
 
-def _ask(search: AdaptiveSearch, sampler: BaseSampler, group: Mapping[str, object]) -> None:
-    kinds = {cls.__name__ for cls in type(sampler).__mro__}
-    if "CmaEsSampler" in kinds and getattr(sampler, "_warn_independent_sampling", True):
+def _ask(search: AdaptiveSearch, sampler: BaseSampler, kinds: set[str], group: Mapping[str, object]) -> None:
+    numbers_only = "CmaEsSampler" in kinds and getattr(sampler, "_warn_independent_sampling", True)
+    if numbers_only:
         check_numbers(search.distributions)
     _check_count(search, sampler, kinds)
     study = GroupStudy(search, sampler)
     try:
-        params, _ = study.ask(0)
+        params, drawn_from = study.ask(0)
+        if numbers_only:
+            check_numbers(_read(drawn_from))
         search.config(params, group)
         study.tell(0, [0.0] * len(search.directions))
     except UmbelError:
@@ -115,6 +128,13 @@ def check_numbers(distributions: Mapping[str, Any]) -> None:
             expected="domains of numbers",
             hint='search="tpe" takes choices too; CmaEsSampler(warn_independent_sampling=False) draws them at random',
         )
+
+
+def _read(distributions: str) -> dict[str, Any]:
+    """Optuna's distributions from the text that is recorded with a trial."""
+    from optuna.distributions import json_to_distribution
+
+    return {name: json_to_distribution(json.dumps(each)) for name, each in json.loads(distributions).items()}
 
 
 def _check_count(search: AdaptiveSearch, sampler: Any, kinds: set[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from umbel.runtime.search.probe import check_numbers, one_metric_only, probe
@@ -20,9 +21,8 @@ from umbel.scheduler.search.adaptive import (
     Direction,
     MakeSampler,
     NamedSampler,
-    check_fits,
-    to_distributions,
 )
+from umbel.scheduler.search.distributions import check_fits, to_distributions
 from umbel.scheduler.search.domains import Constant
 from umbel.scheduler.search.pareto import Objective
 from umbel.scheduler.search.sampling import MAX_TRIALS, SEARCHES, TrialSource
@@ -123,8 +123,7 @@ def adaptive_search(
     if len(directions) > 1 and search == "cmaes":
         raise one_metric_only(_label(search), len(directions))
     found = AdaptiveSearch(_label(search), _maker(search), source, directions, define, transfer)
-    probe(found, group)
-    return found
+    return replace(found, exhaustive=probe(found, group))
 
 
 #: Stands where a space is asked for and a function defines it.

@@ -43,6 +43,16 @@ class StudyRecords:
         self._columns = [metric_column(metric) for metric in metrics]
         self._groups: dict[int, dict[int, KnownTrial]] = {}
         self._complete: set[int] = set()
+        #: By worker, the group of the trial in hand, and what is known of it.
+        self._under_way: dict[str, tuple[int, KnownTrial]] = {}
+
+    def note(self, worker: str, under_way: tuple[int, str] | None) -> None:
+        """A worker says which trial it has in hand, and the params as JSON; None: none that others should know of."""
+        if under_way is None:
+            self._under_way.pop(worker, None)
+            return
+        group, number = divmod(under_way[0], self._trials)
+        self._under_way[worker] = group, KnownTrial(number, json.loads(under_way[1]), None, running=True)
 
     def add(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Take rows of the trials table into account: trial, status, params, steps, and the metrics if there are."""
@@ -69,5 +79,6 @@ class StudyRecords:
                 self._complete.add(group)
 
     def known(self, group: int) -> tuple[KnownTrial, ...]:
-        """What is known of a group's trials, in order."""
-        return tuple(trial for _, trial in sorted(self._groups.get(group, {}).items()))
+        """What is known of a group's trials, in order, those under way included."""
+        under_way = {trial.number: trial for its, trial in self._under_way.values() if its == group}
+        return tuple(trial for _, trial in sorted({**under_way, **self._groups.get(group, {})}.items()))

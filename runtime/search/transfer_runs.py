@@ -15,7 +15,8 @@ from umbel.runtime.provenance.credentials import hidden_values
 from umbel.runtime.search.lending import LentGroup
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.identity import canonical_json
-from umbel.scheduler.search.adaptive import AdaptiveSearch, param_of
+from umbel.scheduler.search.adaptive import AdaptiveSearch
+from umbel.scheduler.search.distributions import param_of
 from umbel.scheduler.search.domains import Constant
 from umbel.scheduler.search.pareto import Objective, in_words
 from umbel.scheduler.search.space import Space, column_name, dimension_name

@@ -11,9 +11,9 @@ It must not know how results are stored, nor who runs the trials. Optuna is impo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from umbel.scheduler.errors import SpaceError, UsageError
-from umbel.scheduler.search.domains import Choice, Constant, Derived, Domain, Grid
-from umbel.scheduler.search.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
+from umbel.scheduler.search.distributions import distributions_text, to_distributions, value_of
 from umbel.scheduler.search.sampling import TrialSource
-from umbel.scheduler.search.space import Path, Space, dimension_name, in_dimension
+from umbel.scheduler.search.space import Space, dimension_name
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,11 +37,8 @@ __all__ = [
     "GroupStudy",
     "KnownTrial",
     "NamedSampler",
-    "check_fits",
     "config_of",
-    "param_of",
     "study_seed",
-    "to_distributions",
 ]
 
 #: The samplers that have a name, by it: Optuna's class, and the packages that it needs beside Optuna.
@@ -53,8 +49,6 @@ SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "nsga2": ("NSGAIISampler", ()),
     "random": ("RandomSampler", ()),  # where a function defines the space
 }
-_SCALARS = (type(None), bool, int, float, str)
-
 Direction: TypeAlias = Literal["minimize", "maximize"]
 #: Makes the sampler of a group from its keys and a seed.
 MakeSampler = Callable[[Mapping[str, object], int], "BaseSampler"]
@@ -117,6 +111,8 @@ class KnownTrial:
     pruned_at: int | None = None
     #: Where its config is from, if not from the sampler (`umbel.scheduler.search.transfer`).
     borrowed_from: str | None = None
+    #: True: it has not ended; a worker beside this one runs it.
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +130,8 @@ class AdaptiveSearch:
     define: Define | None = None
     #: True: groups lend one another their good configs.
     transfer: bool = False
+    #: True: its sampler goes through all that there is, which several could do together only by repeating each other.
+    exhaustive: bool = False
     #: Optuna's distributions by the names of the dimensions; none if `define` says.
     distributions: dict[str, BaseDistribution] = field(init=False, repr=False, compare=False)
     #: The same as JSON, as it is recorded with each trial.
@@ -142,7 +140,7 @@ class AdaptiveSearch:
     def __post_init__(self) -> None:
         distributions = {} if self.define is not None else to_distributions(self.source.space)
         object.__setattr__(self, "distributions", distributions)
-        object.__setattr__(self, "distributions_text", _distributions_text(distributions))
+        object.__setattr__(self, "distributions_text", distributions_text(distributions))
 
     def study(self, group_key: str, group: Mapping[str, object], salt: int | None = None) -> GroupStudy:
         """The study of a group, without trials.
@@ -184,20 +182,34 @@ class GroupStudy:
             borrowed: params that are not the sampler's; of what they lack it says the rest.
 
         Raises:
-            Exception: whatever the sampler or the user's function raises.
+            Exception: whatever the sampler or the user's function raises. To the sampler the trial has failed then.
         """
         define = self._search.define
         if borrowed is not None:
             self._study.enqueue_trial(dict(borrowed))
-        if define is None:
-            trial = self._study.ask(self._search.distributions)
-            drawn_from = self._search.distributions_text
-        else:
-            trial = self._study.ask()
-            define(trial)
-            drawn_from = _distributions_text(trial.distributions)
+        try:
+            if define is None:
+                trial = self._study.ask(self._search.distributions)
+                drawn_from = self._search.distributions_text
+            else:
+                trial = self._study.ask()
+                define(trial)
+                drawn_from = distributions_text(trial.distributions)
+        except Exception:
+            self._give_up()
+            raise
         self._open[number] = trial
         return dict(trial.params), drawn_from
+
+    def _give_up(self) -> None:
+        """End the trial that was begun and has no params: nobody is going to run it."""
+        from optuna.trial import TrialState
+
+        asked = {trial.number for trial in self._open.values()}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in asked:
+                with contextlib.suppress(Exception):  # the sampler's, whose first word counts
+                    self._study.tell(trial.number, state=TrialState.FAIL)
 
     def tell(self, number: int, values: Sequence[float] | None, pruned_at: int | None = None) -> None:
         """What came of a trial that was asked for.
@@ -227,7 +239,12 @@ class GroupStudy:
         for number in range(before):
             held = by_number.get(number)
             borrowed = held is not None and held.borrowed_from is not None
-            params, _ = self.ask(number, held.params if held is not None and borrowed else None)
+            try:
+                params, _ = self.ask(number, held.params if held is not None and borrowed else None)
+            except Exception:
+                if held is not None and held.params is not None:
+                    return False
+                continue  # as it did before
             if held is None:
                 continue  # it runs elsewhere
             if held.params is not None and not _equal(params, held.params):
@@ -236,10 +253,14 @@ class GroupStudy:
         return True
 
     def put(self, known: Sequence[KnownTrial]) -> None:
-        """Add trials with the params that are on record."""
+        """Add trials with the params that are on record; those that run are left open, for samplers that heed them."""
         for trial in sorted(known, key=lambda each: each.number):
-            self.ask(trial.number, trial.params or {})
-            self.tell(trial.number, trial.values, trial.pruned_at)
+            try:
+                self.ask(trial.number, trial.params or {})
+            except Exception:  # the user's function takes no part of what it said before
+                continue
+            if not trial.running:
+                self.tell(trial.number, trial.values, trial.pruned_at)
 
 
 def config_of(
@@ -273,7 +294,7 @@ def config_of(
             branch = config
             for key in path[:-1]:
                 branch = branch.setdefault(key, {})  # type: ignore[assignment]
-            branch[path[-1]] = _value_of(domain, params.get(dimension_name(path)))
+            branch[path[-1]] = value_of(domain, params.get(dimension_name(path)))
     clash = [name for name in group if name in config]
     if clash:
         raise SpaceError(
@@ -285,107 +306,6 @@ def config_of(
     return {**config, **copy.copy(dict(group))}
 
 
-def to_distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Optuna's distributions for the dimensions of a space, without constants, by their names.
-
-    Raises:
-        SpaceError: a domain has no counterpart there.
-    """
-    return {
-        dimension_name(path): _distribution(path, domain)
-        for path, domain in space.dimensions
-        if not isinstance(domain, Constant)
-    }
-
-
-def _distributions_text(distributions: Mapping[str, BaseDistribution]) -> str:
-    from optuna.distributions import distribution_to_json
-
-    return json.dumps({name: json.loads(distribution_to_json(each)) for name, each in distributions.items()})
-
-
-def _distribution(path: Path, domain: Domain) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    match domain:
-        case Grid():
-            raise in_dimension(path, _no_counterpart("tune.grid_search", "choices: tune.choice, or a plain list"))
-        case Derived():
-            raise in_dimension(path, _no_counterpart("tune.sample_from", "a function fn(trial) that defines the space"))
-        case Choice():
-            plain: Any = range(domain.count) if _by_place(domain) else domain.values
-            return CategoricalDistribution(tuple(plain))
-        case Uniform(low, high, q):
-            return FloatDistribution(low, high, step=q)
-        case LogUniform(low, high, None):
-            return FloatDistribution(low, high, log=True)
-        case Stepped(low, high, step):
-            return FloatDistribution(low, high, step=step)
-        case Integer(low, _, step):
-            return IntDistribution(low, low + (domain.count - 1) * step, step=step)
-        case LogInteger(low, high, 1):
-            return IntDistribution(low, high - 1, log=True)
-        case Normal():
-            raise in_dimension(path, _no_counterpart("a normal distribution", "tune.uniform over a range"))
-        case _:
-            raise in_dimension(path, _no_counterpart("a logarithmic scale in steps", "the scale without steps"))
-
-
-def _no_counterpart(what: str, instead: str) -> SpaceError:
-    return SpaceError(
-        "Optuna's samplers know no such domain",
-        got=what,
-        expected=instead,
-        hint='or search="random", which draws from it',
-    )
-
-
-def _by_place(choice: Choice) -> bool:
-    """Whether the choices stand for themselves by their places in the list: Optuna wants plain, distinct ones."""
-    plain = all(isinstance(value, _SCALARS) for value in choice.values)
-    return not plain or len(set(map(repr, choice.values))) < len(choice.values)
-
-
-def _value_of(domain: Domain, param: Any) -> object:
-    if isinstance(domain, Constant):
-        return copy.deepcopy(domain.value)
-    if isinstance(domain, Choice) and _by_place(domain):
-        return copy.deepcopy(domain.values[param])
-    return param
-
-
-def param_of(domain: Domain, stored: Any, text_of: Callable[[object], str]) -> tuple[Any] | None:
-    """The param that stands for a value as a column of configs has it, in a tuple; None: the domain has no such value.
-
-    Args:
-        domain: what it is from.
-        stored: the value; of what is not plain its text.
-        text_of: makes that text of a value.
-    """
-    if stored is None or not isinstance(domain, Choice):
-        return None if stored is None else (stored,)
-    for place, value in enumerate(domain.values):
-        if value is stored or text_of(value) == text_of(stored):
-            return (place if _by_place(domain) else value,)
-    return None
-
-
 def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     """The same params, to the bit."""
     return {name: repr(value) for name, value in left.items()} == {name: repr(value) for name, value in right.items()}
-
-
-def check_fits(label: str, space: Space) -> None:
-    """Check that a named sampler can search a space.
-
-    Raises:
-        SpaceError: it can't.
-    """
-    distributions = to_distributions(space)
-    if not distributions:
-        raise SpaceError(
-            f"search={label!r} has nothing to search",
-            got="constants only",
-            expected="at least one dimension with a choice",
-            hint='search="random" runs constants as they are',
-        )

@@ -614,6 +614,17 @@ def test_elements_in_order_are_granted_a_few_at_a_time_where_workers_outnumber_b
     assert set(begun[:2]) == {0, 1}  # both blocks come on
 
 
+def test_blocks_are_granted_whole_however_few_there_are_if_the_node_says_so() -> None:
+    node = NodeSpec(NodeId(0), "s", 200, affinity_block=100, in_order=True, whole_blocks=True)
+    model = ClusterModel(Graph([node]), workers=4)
+    model.run()
+    check_complete(model)
+    assert {(lease.start, lease.stop) for lease in model.granted if lease.stop - lease.start > 1} == {
+        (0, 100),
+        (100, 200),
+    }
+
+
 def test_what_is_in_order_has_blocks() -> None:
     with pytest.raises(GraphError, match="no blocks"):
         Graph([NodeSpec(NodeId(0), "s", 10, in_order=True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import ray
 from ray import tune
 
 import umbel
+from umbel.runtime.search.searches import placeholder_space
 from umbel.scheduler.identity import group_key
-from umbel.scheduler.search.adaptive import study_seed
+from umbel.scheduler.search.adaptive import AdaptiveSearch, GroupStudy, KnownTrial, NamedSampler, study_seed
+from umbel.scheduler.search.sampling import TrialSource
 
 SPACE = {"x": tune.uniform(0, 1), "k": tune.randint(1, 9), "kind": tune.choice(["a", "b"])}
 GROUPS = ["A", "B", "C"]
@@ -172,6 +175,73 @@ def test_what_the_search_raises_fails_the_trial(go: Go) -> None:
     assert "no third" in run.trials()["error"][3].as_py()
 
 
+@pytest.mark.parametrize("raises", ["when asked", "when the config is made"])
+def test_a_study_with_a_trial_that_the_search_had_no_config_for_is_taken_up_again(
+    go: Go, tmp_path: Path, raises: str
+) -> None:
+    log = tmp_path / "calls"
+
+    def define(trial: Any) -> None:
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_int("k", 1, 8)
+        kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+        if kind == "c" and isinstance(trial, optuna.Trial) == (raises == "when asked"):
+            raise RuntimeError("no c")
+
+    def interrupted(config: dict[str, Any]) -> float:
+        if log.exists():
+            with log.open("a") as file:
+                file.write(".")
+            if log.stat().st_size == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+        return loss(config)
+
+    sweep = a_sweep(25, ["A"], fn=interrupted, search=define, space=None)
+    whole = go(sweep, "whole")
+    statuses = [row["status"] for row in whole.trials().to_pylist()]
+    assert "failed" in statuses[:8]
+    assert set(statuses) == {"ok", "failed"}
+    log.touch()
+    with pytest.raises(umbel.RunInterrupted):
+        go(sweep, fresh=True)
+    run = go(sweep, fresh=True)
+    assert of(run, "A") == of(whole, "A")
+    assert log.stat().st_size == statuses.count("ok")
+
+
+def test_to_optuna_a_trial_without_a_config_has_failed() -> None:
+    def define(trial: optuna.Trial) -> None:
+        trial.suggest_float("x", 0, 1)
+        if trial.number == 1:
+            raise RuntimeError("no second")
+
+    study = study_of(define)
+    params, _ = study.ask(0)
+    study.tell(0, [1.0])
+    with pytest.raises(RuntimeError, match="no second"):
+        study.ask(1)
+    study.ask(2)
+    assert states(study) == ["COMPLETE", "FAIL", "RUNNING"]
+    again = study_of(define)
+    assert again.take_up(3, [KnownTrial(0, params, (1.0,)), KnownTrial(1, None, None)])
+    assert states(again) == ["COMPLETE", "FAIL", "RUNNING"]
+
+
+def test_trials_that_others_run_are_left_open() -> None:
+    study = study_of(lambda trial: trial.suggest_float("x", 0, 1))
+    study.put([KnownTrial(0, {"x": 0.25}, None, running=True), KnownTrial(1, {"x": 0.5}, (1.0,))])
+    assert states(study) == ["RUNNING", "COMPLETE"]
+
+
+def study_of(define: Callable[[Any], Any]) -> GroupStudy:
+    source = TrialSource(placeholder_space(), "random", 0, "s", 9)
+    return AdaptiveSearch("tpe", NamedSampler("tpe"), source, ("minimize",), define).study("{}", {})
+
+
+def states(study: GroupStudy) -> list[str]:
+    return [trial.state.name for trial in study._study.trials]
+
+
 def test_an_interrupted_study_goes_on_as_if_nothing_had_been(go: Go, tmp_path: Path) -> None:
     log = tmp_path / "calls"
 
@@ -243,6 +313,45 @@ def test_workers_that_share_a_study(two_processors: None, go: Go) -> None:
     assert min(value for _, value in of(run, "A")) < 1.2
 
 
+class Heedful(optuna.samplers.RandomSampler):
+    """Leaves a mark when it sees what another worker is about."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def before_trial(self, study: optuna.Study, trial: Any) -> None:
+        for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            if other.number != trial.number and other.params:
+                self.mark.touch()
+
+
+@pytest.mark.ray
+def test_a_sampler_is_told_of_trials_that_other_workers_run(two_processors: None, go: Go, tmp_path: Path) -> None:
+    mark = tmp_path / "seen"
+
+    def waiting(config: dict[str, Any]) -> float:
+        deadline = time.monotonic() + (60 if umbel.trial().index == 0 else 0.1)
+        while not mark.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return loss(config)
+
+    run = go(a_sweep(60, ["A"], fn=waiting, search=Heedful(mark)), executor="ray")
+    assert mark.exists()
+    assert run.failures().num_rows == 0
+    assert run.trials().num_rows == 60
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("make", [optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler])
+def test_workers_leave_a_study_to_one_if_its_sampler_goes_through_all_there_is(
+    two_processors: None, go: Go, make: Any
+) -> None:
+    sampler = make({"k": list(range(20))}) if make is optuna.samplers.GridSampler else make()
+    sweep = a_sweep(20, ["A"], search=sampler, space={"k": tune.randint(0, 20)}, fn=lambda config: float(config["k"]))
+    assert sorted(go(sweep, executor="ray").trials()["config_k"].to_pylist()) == list(range(20))
+
+
 # ---- what does not fit -----------------------------------------------------------------------------------------
 
 
@@ -265,6 +374,8 @@ def test_workers_that_share_a_study(two_processors: None, go: Go) -> None:
         ({"search": lambda group: 3}, "did not return a sampler"),
         ({"search": lambda: optuna.samplers.TPESampler(seed=1)}, "makes no sampler[^$]*country"),
         ({"search": optuna.samplers.CmaEsSampler()}, "numbers only[^$]*kind"),
+        ({"search": optuna.samplers.CmaEsSampler(), "space": conditional}, "numbers only[^$]*kind"),
+        ({"search": lambda group: optuna.samplers.CmaEsSampler(), "space": conditional}, "numbers only[^$]*kind"),
         ({"search": lambda group: optuna.samplers.CmaEsSampler()}, "numbers only[^$]*kind"),
         ({"search": optuna.samplers.GridSampler({"z": [1, 2]}), "trials": 2}, "can't search this space[^$]*grid"),
         ({"search": optuna.samplers.GridSampler({"x": [1, 2]}), "space": {"x": [1, 2]}}, "trials=2"),
