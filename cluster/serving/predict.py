@@ -135,7 +135,7 @@ class Predictor:
             loaded = await self._load(self._cache, served.digests[chosen.group], load)
             outputs, seconds = await self._ask(loaded, inputs)
         except Exception as error:
-            if sampled and not isinstance(error, NotReadyError):
+            if sampled and not isinstance(error, (NotReadyError, InputsError)):  # neither is the model's fault
                 await self._record(chosen, request, None, None)
             raise
         if sampled:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["register_commands"]
+__all__ = ["DRIFT", "register_commands"]
+
+#: Status of `umbel drift` if there is drift: none that an error, or another command, has.
+DRIFT = 3
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model's name.")]
 SinceOption = Annotated[
@@ -115,7 +118,7 @@ def drift(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Is what is served still what the model was trained on? Status 0: no drift. 1: drift."""
+    """Is what is served still what the model was trained on? Status 0: no drift. 3: drift."""
     from umbel.runtime.production.drift import drift as compare
     from umbel.runtime.production.drift import profile
     from umbel.scheduler.errors import UsageError
@@ -134,7 +137,7 @@ def drift(
     else:
         typer.echo(found.text())
     if found.drifted:
-        raise typer.Exit(1)
+        raise typer.Exit(DRIFT)
 
 
 def _read_table(path: str) -> pa.Table:

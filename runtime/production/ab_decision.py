@@ -59,7 +59,7 @@ def find_problems(arms: tuple[Arm, Arm], shares: Shares | None, outcome_shares: 
     if challenger.unusable:
         problems.append(
             f"{challenger.unusable} of the answers of {challenger.alias} can't be compared with their outcomes "
-            "(not finite, no number, or of another length)"
+            "(not finite, no number, or of another length); once that is mended, --since (since=) leaves them out"
         )
     return problems
 

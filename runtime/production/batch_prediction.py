@@ -71,7 +71,7 @@ def predict(
         store=version.url,
         model=version.model,
         number=version.number,
-        columns=",".join(columns),
+        columns=[columns] * len(slices),
         inputs=inputs,
         trust=trust,
     )
@@ -79,7 +79,7 @@ def predict(
 
 
 def _predict_group(
-    group: str, rows: pa.Table, store: str, model: str, number: int, columns: str, inputs: str | None, trust: bool
+    group: str, rows: pa.Table, store: str, model: str, number: int, columns: list[str], inputs: str | None, trust: bool
 ) -> pa.Table:
     """Ask one group's model for some rows."""
     version = open_store(store).registry.model(model).version(number)
@@ -87,7 +87,7 @@ def _predict_group(
     if inputs is not None:
         answers = predict_many(loaded, [as_taken(each, version.takes) for each in rows[inputs].to_pylist()])
     else:
-        features = rows.drop_columns([name for name in columns.split(",") if name])
+        features = rows.drop_columns(columns)
         if version.takes == "json":
             answers = predict_many(loaded, features.to_pylist())
         else:

@@ -1,17 +1,24 @@
-"""Which JSON schema do a model's inputs or outputs have, judged by an example?
+"""Which JSON schema do a model's inputs or outputs have, judged by an example; and is a given one a schema at all?
 
 Schemas are of JSON Schema 2020-12, with what an example can tell: types, the keys of objects, and of tables of numbers
-how many stand in a row. ``x-shape`` notes the shape of the example itself and asks for nothing. It must not know what a
-model is.
+how many stand in a row. ``x-shape`` notes the shape of the example itself and asks for nothing. A schema that a user
+gives is checked here, once, by the validator that servers use, so that none is registered that they would refuse. It
+must not know what a model is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["infer_schema", "is_schema"]
+from umbel.scheduler.errors import UsageError
 
+__all__ = ["check_schema", "infer_schema", "is_schema", "schema_mistake"]
+
+#: Keywords whose values are data, and no schemas; and those whose keys are names of the user's, and no keywords.
+_DATA = frozenset({"const", "enum", "default", "examples"})
+_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 
 
@@ -21,6 +28,76 @@ def is_schema(value: object) -> bool:
         return False
     kind = value.get("type")
     return "$schema" in value or (isinstance(kind, str) and kind in _TYPES)
+
+
+def check_schema(schema: object, what: str) -> dict[str, Any]:
+    """A JSON schema as JSON reads it back, if it is one that can be held against inputs without anything else.
+
+    Args:
+        schema: what a user gives.
+        what: for messages: "inputs" or "outputs".
+
+    Raises:
+        UsageError: it is no schema, or refers to something outside of it, or to nothing.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        found = json.loads(json.dumps(schema, allow_nan=False))
+        Draft202012Validator.check_schema(found, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _no_schema(what, str(error)) from error
+    except SchemaError as error:
+        where = "".join(f"[{each!r}]" for each in error.absolute_path)
+        raise _no_schema(what, f"{where}: {error.message}"[:300] if where else error.message[:300]) from error
+    assert isinstance(found, dict)
+    inside = Registry().with_resource("", DRAFT202012.create_resource(found)).resolver()
+    for reference in _references(found):
+        try:
+            if not reference.startswith("#"):  # a server would have to fetch it
+                raise _no_schema(what, f"a reference to {reference!r}, which lies outside of the schema")
+            inside.lookup(reference)
+        except Unresolvable as error:
+            raise _no_schema(what, f"a reference to {reference!r}, which is not there") from error
+    return found
+
+
+def schema_mistake(schema: Mapping[str, Any], value: object) -> str | None:
+    """Where and how a value first differs from a schema that `check_schema` has passed; None: nowhere."""
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(schema).iter_errors(value):
+        where = "".join(f"[{each!r}]" for each in error.absolute_path)
+        return f"{where}: {error.message}"[:300] if where else str(error.message)[:300]
+    return None
+
+
+def _no_schema(what: str, got: str) -> UsageError:
+    return UsageError(
+        f"the schema of {what} is none that can be checked",
+        got=got,
+        expected="a JSON schema (2020-12) whose references, if any, lie in it: '#/$defs/…'",
+        hint=f"mend it; or give an example of {what}, from which the schema is inferred",
+    )
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """All references in a schema."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
+    elif isinstance(schema, dict):
+        for key, each in schema.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(each, str):
+                yield each
+            elif key in _NAMES and isinstance(each, dict):
+                yield from _references(list(each.values()))
+            elif key not in _DATA:
+                yield from _references(each)
 
 
 def infer_schema(example: Any) -> dict[str, Any]:

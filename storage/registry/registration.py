@@ -20,7 +20,7 @@ from umbel.scheduler.words import counted
 from umbel.storage import layout
 from umbel.storage.documents import create_document
 from umbel.storage.objects.interface import ObjectStore
-from umbel.storage.registry.io_schema import infer_schema, is_schema
+from umbel.storage.registry.io_schema import check_schema, infer_schema, is_schema, schema_mistake
 from umbel.storage.registry.model_formats import encode_model, model_format
 from umbel.storage.registry.model_rows import FORMAT, GROUP, SIZE, by_columns, encode_rows
 from umbel.storage.registry.predicting import as_taken, is_model, not_a_model, plain, predict, taken_as
@@ -74,8 +74,9 @@ def register(
     check_model(model)
     _check_done(run)
     example = _example(inputs, smoke)
+    outputs = None if outputs is None else check_schema(outputs, "outputs")
     winners = find_winners(run, [by] if isinstance(by, str) else by, models, sweep, metric)
-    rows, answer = _with_models(objects, run, winners, example)
+    rows, answer = _with_models(objects, run, winners, example, outputs)
     if outputs is None and example.given:
         outputs = infer_schema(answer)
     for name, value in (
@@ -160,8 +161,7 @@ def _check_done(run: Run) -> None:
 def _example(inputs: object, smoke: object) -> _Example:
     schema: Mapping[str, Any] | None = None
     if is_schema(inputs):
-        assert isinstance(inputs, Mapping)
-        schema, given = inputs, smoke
+        schema, given = check_schema(inputs, "inputs"), smoke
     else:
         given = smoke if smoke is not None else inputs
     if given is None:
@@ -169,6 +169,14 @@ def _example(inputs: object, smoke: object) -> _Example:
     said = plain(given)
     if schema is None:
         schema = infer_schema(plain(inputs) if inputs is not None else said)
+    mistake = schema_mistake(schema, said)
+    if mistake is not None:
+        raise UsageError(
+            "the example (smoke=) is not what the schema of inputs says",
+            got=mistake,
+            expected="what servers would take",
+            hint="mend one of them",
+        )
     return _Example(schema, said, True, taken_as(given))
 
 
@@ -182,7 +190,9 @@ def _put_json(objects: ObjectStore, value: object) -> str:
 # ---- models ----------------------------------------------------------------------------------------------------
 
 
-def _with_models(objects: ObjectStore, run: Run, winners: Winners, example: _Example) -> tuple[pa.Table, Any]:
+def _with_models(
+    objects: ObjectStore, run: Run, winners: Winners, example: _Example, outputs: Mapping[str, Any] | None
+) -> tuple[pa.Table, Any]:
     """The rows with each model as it is registered, and what the first of them answers to the example."""
     texts = winners.rows[GROUP].to_pylist()
     digests: list[str] = []
@@ -201,6 +211,10 @@ def _with_models(objects: ObjectStore, run: Run, winners: Winners, example: _Exa
                 raise not_a_model(model)
             if example.given:
                 answers.append(plain(predict(model, as_taken(example.smoke, example.takes))))
+                mistake = None if outputs is None else schema_mistake(outputs, answers[-1])
+                if mistake is not None:
+                    wrong.setdefault(f"its answer is not what the schema of outputs says: {mistake}", []).append(text)
+                    continue
             encoded = _registered(data, digest, model)
         except UmbelError as error:
             wrong.setdefault(error.what + (f" ({error.got})" if error.got else ""), []).append(text)

@@ -69,8 +69,9 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such run, sweep or node.
-            UsageError: a name can't be used; the run is not done; groups have no winner or no model, or their models
-                can't be loaded or asked: named, with what to do.
+            UsageError: a name can't be used; the run is not done; a schema is none, refers to what lies outside of it,
+                or the example is not what it says; groups have no winner or no model, or their models can't be loaded
+                or asked: named, with what to do.
             StoreError: the store can't be read or written.
 
         Cost: each model is read and decoded once; one object for all small models that need a new format, one for the

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cluster.served import Client, damage, look, promote, register, scale, serving, until
@@ -200,6 +201,24 @@ def test_large_inputs_are_checked_aside(store: Store, monkeypatch: pytest.Monkey
 )
 def test_what_is_large(inputs: Any, is_large: bool) -> None:
     assert _is_large(inputs) is is_large
+
+
+def test_inputs_that_are_refused_are_no_answer_of_a_model(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "arrays"))
+    for _ in range(2):  # the schema lets rows of any length pass, and NumPy does not
+        register(store, 1.0, inputs={"type": "array"}, smoke=np.array([[1.0, 2.0]]))
+    promote(store, 1)
+    promote(store, 2, "challenger")
+
+    async def run() -> None:
+        async with serving(store, split="champion=50,challenger=50") as client:
+            for n in range(8):
+                reply = await client.predict("FRA", [[1.0], [1.0, 2.0]], x_request_id=f"bad{n}")
+                assert reply.status == 422
+            assert (await client.predict("FRA", [[1.0, 2.0]], x_request_id="good")).status == 200
+
+    asyncio.run(run())
+    assert [row["request_id"] for row in logged(store)] == ["good"]
 
 
 def test_a_shadow_that_fails_is_recorded_without_output(store: Store) -> None:

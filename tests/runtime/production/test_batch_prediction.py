@@ -44,6 +44,13 @@ def test_a_row_is_a_request_of_a_model_that_takes_json(tmp_path: Path) -> None:
     assert umbel.open_store(run.store_url).run("batch").status == "done"
 
 
+def test_names_of_columns_may_hold_commas(tmp_path: Path) -> None:
+    version = registered(tmp_path, {"DEU": sorted}, {"x": 1.0})
+    table = {"country,code": ["DEU"], "x,y": [1.0]}
+    run = umbel.predict(version, table, "country,code", trust=True, executor="inline", progress="quiet")
+    assert [row["outputs"] for row in rows_of(run)] == [["x,y"]]
+
+
 def test_a_model_that_takes_arrays_gets_all_rows_at_once(tmp_path: Path) -> None:
     models = {"DEU": lambda rows: rows.sum(axis=1), "FRA": lambda rows: rows[:, 1]}
     version = registered(tmp_path, models, np.zeros((2, 2)))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.storage.registered import Scale
 from umbel.scheduler.errors import UsageError
-from umbel.storage.registry.io_schema import infer_schema, is_schema
+from umbel.storage.registry.io_schema import check_schema, infer_schema, is_schema, schema_mistake
 from umbel.storage.registry.predicting import as_taken, is_model, plain, predict, predict_many, taken_as, takes_batches
 
 
@@ -149,3 +149,34 @@ def test_what_is_a_schema() -> None:
     assert is_schema({"$schema": "https://json-schema.org/draft/2020-12/schema"})
     assert not is_schema({"type": "house", "rooms": 3})
     assert not is_schema([1.0])
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "array", "items": 5}, r"\['items'\]: 5 is not of type"),
+        ({"type": "objekt"}, "objekt"),
+        ({"type": "string", "pattern": "["}, "is not a 'regex'"),
+        ({"type": "object", "properties": {"x": {"$ref": "https://example.org/x.json"}}}, "outside of the schema"),
+        ({"type": "object", "properties": {"default": {"$ref": "file:///x.json"}}}, "outside of the schema"),
+        ({"type": "array", "items": {"$ref": "other.json#/x"}}, "outside of the schema"),
+        ({"type": "array", "items": {"$ref": "#/$defs/row"}}, "is not there"),
+        ({"type": "array", "x": {1, 2}}, "not JSON serializable"),
+        ({"type": "number", "maximum": float("nan")}, "not JSON compliant"),
+    ],
+)
+def test_what_is_no_schema(schema: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_schema(schema, "inputs")
+
+
+def test_schemas_that_refer_to_themselves() -> None:
+    schema = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/row"},
+        "$defs": {"row": {"type": "object", "properties": {"x": {"type": "number"}, "inner": {"$ref": "#/$defs/row"}}}},
+        "examples": [{"$ref": "https://example.org/of-data.json"}],
+    }
+    assert check_schema(schema, "inputs") == schema
+    assert schema_mistake(schema, [{"x": 1.0, "inner": {"x": 2.0}}]) is None
+    assert schema_mistake(schema, [{"x": 1.0, "inner": {"x": "2"}}]) == "[0]['inner']['x']: '2' is not of type 'number'"

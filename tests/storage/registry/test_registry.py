@@ -223,6 +223,23 @@ def test_a_model_that_is_not_there(store: Store, record: dict[str, Any]) -> None
 # ---- schema ----------------------------------------------------------------------------------------------------
 
 
+def test_schemas_are_checked_when_they_are_registered(store: Store, record: dict[str, Any]) -> None:
+    add_run(store, record)
+    numbers = {"type": "array", "items": {"type": "number"}}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"inputs": {"type": "array", "items": 5}}, "schema of inputs"),
+        ({"inputs": numbers, "smoke": ["x"]}, r"smoke=(.|\n)*\[0\]: 'x' is not of type 'number'"),
+        ({"inputs": [1.0], "smoke": {"x": 1.0}}, "smoke="),
+        ({"inputs": [1.0], "outputs": {"$ref": "https://example.org/s.json"}}, "schema of outputs"),
+        ({"inputs": [1.0], "outputs": {"type": "number"}}, "DEU: its answer is not what"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(UsageError, match=message):
+            store.registry.register("gdp", model="m", **options)
+    assert store.registry.models() == []
+    assert store.registry.register("gdp", model="m", inputs=[1.0], outputs=numbers).number == 1
+
+
 def test_a_schema_instead_of_an_example(store: Store, record: dict[str, Any]) -> None:
     add_run(store, record)
     schema = {"type": "array", "items": {"type": "number"}, "minItems": 2}
