@@ -77,7 +77,10 @@ def write_image(config: ConfigOption = None, settings: SetOption = None, output:
 
 @_manifest.command("explain")
 def explain(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="cluster, job, service or cron.")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="[KIND]", help="cluster, job, service, cron or slurm. Default: what is configured."),
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     price: Annotated[
@@ -87,9 +90,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a manifest would take: nodes, CPUs, GPUs, and the bounds of its cost. Nothing is written."""
-    from umbel.cluster.manifests.cluster_plan import parse_prices, plan_cluster
+    from umbel.cluster.manifests.cluster_plan import default_kind, parse_prices, plan_cluster
 
-    plan = plan_cluster(_read(config, settings), kind, parse_prices(price or []))
+    given = _read(config, settings)
+    plan = plan_cluster(given, kind or default_kind(given), parse_prices(price or []))
     if as_json:
         print_json(plan.as_dict())
         return
@@ -128,8 +132,10 @@ def _write(kind: str, config: Path | None, settings: list[str] | None, output: P
     from umbel.runtime.provenance.sitting import repository
 
     given = _read(config, settings)
-    found = repository((config or Path()).resolve().parent if config else Path.cwd())
-    lineage = Lineage(commit=found.commit, dirty=found.dirty) if found is not None else Lineage()
+    folder = config.resolve().parent if config else Path.cwd()
+    found = repository(folder)
+    code = _code(given, folder)
+    lineage = Lineage(commit=found.commit, dirty=found.dirty, code=code) if found else Lineage(code=code)
     text = write_manifest(given, kind, lineage)
     if kind != "cluster" and given.image.startswith("rayproject/"):
         typer.echo(
@@ -137,6 +143,19 @@ def _write(kind: str, config: Path | None, settings: list[str] | None, output: P
             err=True,
         )
     _give(text, output)
+
+
+def _code(config: ClusterConfig, folder: Path) -> str | None:
+    """A digest of the project's files; None if what is to run is not here, or the project too large to be shipped."""
+    from umbel.cluster.jobs.files import find_project
+    from umbel.scheduler.errors import UsageError
+
+    if config.job is None:
+        return None
+    try:
+        return find_project(folder / config.job.target.partition(":")[0]).digest()
+    except UsageError:
+        return None
 
 
 def _read(config: Path | None, settings: list[str] | None) -> ClusterConfig:

@@ -11,10 +11,14 @@ from typing import Any
 
 from umbel.cluster.config.checks import unknown
 from umbel.cluster.config.cluster_config import ClusterConfig
-from umbel.cluster.manifests.kinds import of_kind
+from umbel.cluster.manifests.kinds import KINDS, of_kind
+from umbel.cluster.manifests.slurm import slurm_script
 from umbel.scheduler.errors import UsageError
 
-__all__ = ["ClusterPlan", "Share", "parse_prices", "plan_cluster"]
+__all__ = ["PLANNED", "ClusterPlan", "Share", "default_kind", "parse_prices", "plan_cluster"]
+
+#: What can be planned.
+PLANNED = (*KINDS, "slurm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,16 @@ def plan_cluster(config: ClusterConfig, kind: str, prices: Mapping[str, float]) 
 
     Args:
         config: the configuration.
-        kind: one of `umbel.cluster.manifests.kinds.KINDS`.
+        kind: one of `PLANNED`.
         prices: of a node for an hour, by group, "head", or "" for all others.
 
     Raises:
         UsageError: the configuration lacks what the kind needs, or a price is that of no group.
     """
+    if kind == "slurm":
+        return _plan_slurm(config, prices)
+    if kind not in KINDS:
+        unknown("kind of manifest", kind, PLANNED)
     config = of_kind(config, kind)
     known = ["head", *(group.name for group in config.groups)]
     for name in prices:
@@ -124,6 +132,45 @@ def plan_cluster(config: ClusterConfig, kind: str, prices: Mapping[str, float]) 
         return plan
     hours = ((job.retries + 1) * job.deadline_s + job.ttl_s) / 3600
     return ClusterPlan(kind, plan.name, plan.shares, plan.sentences, hourly_most[1] * hours)
+
+
+def default_kind(config: ClusterConfig) -> str:
+    """The kind that is meant if none is named: what the configuration holds, a job first."""
+    if config.job is not None:
+        if config.slurm is not None and not config.groups:
+            return "slurm"
+        return "cron" if config.cron is not None else "job"
+    if config.service is not None:
+        return "service"
+    return "cluster" if config.groups else "job"
+
+
+def _plan_slurm(config: ClusterConfig, prices: Mapping[str, float]) -> ClusterPlan:
+    slurm_script(config)  # refuses what can't be written
+    assert config.slurm is not None
+    assert config.job is not None
+    slurm, job = config.slurm, config.job
+    for name in prices:
+        if name not in ("", "nodes"):
+            unknown("group in a price", name, ["nodes"])
+    price = prices.get("nodes", prices.get(""))
+    hourly = None if price is None else price * slurm.nodes
+    share = Share(
+        "nodes",
+        (slurm.nodes, slurm.nodes),
+        (slurm.nodes * slurm.cpus,) * 2,
+        (slurm.nodes * slurm.gpus,) * 2,
+        slurm.memory or "the site's default",
+        None if hourly is None else (hourly, hourly),
+        slurm.gpu_type or "",
+    )
+    most = None if hourly is None else hourly * slurm.time_s / 3600
+    where = "umbel-store, in the folder that it is submitted in" if config.store is None else config.store
+    sentences = [f"runs {job.target} as {job.run_name!r} into {where}", f"ends after {slurm.time} at the latest"]
+    if slurm.requeue:
+        cost = "" if most is None else f", each time for {most:,.2f} at most"
+        sentences.append(f"is queued again until it is done{cost}")
+    return ClusterPlan("slurm", job.run_name, (share,), tuple(sentences), None if slurm.requeue else most)
 
 
 def parse_prices(given: list[str]) -> dict[str, float]:

@@ -16,6 +16,9 @@ from umbel.scheduler.errors import UsageError
 
 __all__ = ["slurm_script"]
 
+#: What the step is called that Ray runs in.
+_STEP = "umbel-ray"
+
 
 def slurm_script(config: ClusterConfig) -> str:
     """The script, for ``sbatch``.
@@ -42,6 +45,7 @@ def slurm_script(config: ClusterConfig) -> str:
             *_directives(config),
             "set -euo pipefail",
             "",
+            _OUT_OF_TIME,
             *_setup(config),
             _ADDRESS,
             *_start(config),
@@ -113,6 +117,27 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 """
 
 
+_OUT_OF_TIME = rf"""# {NOTICE_S // 60} minutes before the end Slurm sends USR1: what runs then is asked to end.
+out_of_time=
+running=
+trap 'out_of_time=1; [ -z "$running" ] || kill -INT "$running" 2>/dev/null || true' USR1
+attend() {{  # runs a command that is asked; status is the command's, or 130 if there is no time for it
+  status=130
+  [ -z "$out_of_time" ] || return 0
+  "$@" &
+  running=$!
+  [ -z "$out_of_time" ] || kill -INT "$running" 2>/dev/null || true  # the signal came between these lines
+  status=0
+  wait "$running" || status=$?
+  if [ "$out_of_time" ]; then  # the signal ended the waiting
+    status=0
+    wait "$running" || status=$?
+  fi
+  running=
+}}
+"""
+
+
 def _start(config: ClusterConfig) -> list[str]:
     assert config.slurm is not None
     slurm = config.slurm
@@ -120,8 +145,8 @@ def _start(config: ClusterConfig) -> list[str]:
     return [
         "# One step on all nodes: the first task is the head, the others join it. Slurm ends it with the job.",
         f"export ip port client_port amounts={shlex.quote(amounts)}",
-        f'srun --nodes="${{#nodes[@]}}" --ntasks-per-node=1 --cpus-per-task={slurm.cpus} --kill-on-bad-exit=1 bash -c '
-        + r"""'
+        f'srun --job-name={_STEP} --nodes="${{#nodes[@]}}" --ntasks-per-node=1 --cpus-per-task={slurm.cpus} '
+        + r"""--kill-on-bad-exit=1 bash -c '
   folder=$(mktemp -d /tmp/ray-XXXXXX)  # of this job alone; sockets need a short path
   trap "rm -rf $folder" EXIT
   trap "exit 143" TERM INT
@@ -138,12 +163,13 @@ def _start(config: ClusterConfig) -> list[str]:
 ' > "ray-$SLURM_JOB_ID.log" 2>&1 &""",
         "cluster=$!",
         "end_cluster() {  # asked to end, Ray removes what it has in /tmp; ended by srun, it would not come to it",
-        '  scancel --signal=TERM "$SLURM_JOB_ID.0" 2>/dev/null || true',
+        "  local step  # found by its name: others may have been started before",
+        f"  step=$(squeue --noheader --steps --jobs=$SLURM_JOB_ID --format='%j %i' | sed -n 's/^{_STEP} //p') || true",
+        '  [ -z "$step" ] || scancel --signal=TERM "$step" 2>/dev/null || true',
         "  for _ in {1..30}; do kill -0 $cluster 2>/dev/null || return 0; sleep 1; done",
         "  kill $cluster 2>/dev/null || true",
         "}",
         "trap end_cluster EXIT",
-        f"umbel cluster wait --nodes {slurm.nodes} --timeout 300",
         "",
     ]
 
@@ -155,18 +181,14 @@ def _run(config: ClusterConfig) -> list[str]:
     words = ["umbel", "run", job.target, "--name", job.run_name]
     if config.store is not None:
         words += ["--store", config.store]
+    if job.deadline_s is not None:
+        words += ["--deadline", str(job.deadline_s)]
     lines = [
-        "# The run goes on where it was, if it exists. Shortly before the time limit it is asked to end in good order.",
+        "# Slurm itself queues a job again whose node fails; other failures are not tried again.",
         "set -m  # a shell's jobs in the background would not hear the interrupt",
-        " ".join([*words, *job.args, "&"]),
-        "run=$!",
-        "out_of_time=",
-        "trap 'out_of_time=1; kill -INT $run' USR1",
-        "status=0",
-        "wait $run || status=$?",
-        'if [ "$out_of_time" ]; then  # the signal ended the waiting',
-        "  status=0",
-        "  wait $run || status=$?",
+        f"attend umbel cluster wait --nodes {config.slurm.nodes} --timeout 300",
+        'if [ "$status" = 0 ]; then  # the run goes on where it was, if it exists',
+        f"  attend {' '.join([*words, *job.args])}",
         "fi",
     ]
     if config.slurm.requeue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -98,6 +99,24 @@ def test_the_commit_is_a_label(umbel: Command, tmp_path: Path) -> None:
     assert labels["umbel/run"] == "gdp"
 
 
+def test_the_code_is_an_annotation(umbel: Command, tmp_path: Path) -> None:
+    def code() -> str | None:
+        found: str | None = (
+            yaml.safe_load(umbel("manifest", "job")[1])["metadata"].get("annotations", {}).get("umbel/code")
+        )
+        return found
+
+    assert code() is None  # what is to run is in the image only
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "gdp.py").write_text("graph = 1\n")
+    before = code()
+    assert before is not None
+    assert re.fullmatch("[0-9a-f]{32}", before)
+    assert code() == before
+    (tmp_path / "helper.py").write_text("")
+    assert code() not in (before, None)
+
+
 def test_explain_gives_bounds(umbel: Command) -> None:
     status, out, _ = umbel("manifest", "explain", "job", "--price", "1", "--price", "gpu=2.5", "--json")
     assert status == 0
@@ -114,9 +133,36 @@ def test_explain_gives_bounds(umbel: Command) -> None:
     assert "?" in out
 
 
+def test_explain_knows_what_is_meant(umbel: Command) -> None:
+    for settings, kind in (
+        ([], "job"),
+        (['cron={schedule="0 3 * * *",run="n-%d"}'], "cron"),
+        (["slurm.cpus=4"], "job"),
+        (["slurm.cpus=4", "groups={}"], "slurm"),
+    ):
+        options = [option for setting in settings for option in ("--set", setting)]
+        status, out, err = umbel("manifest", "explain", "--json", *options)
+        assert (status, err) == (0, "")
+        assert json.loads(out)["kind"] == kind
+
+
+def test_explain_bounds_an_allocation(umbel: Command) -> None:
+    allocation = ["--set", "slurm={nodes=2,cpus=16,gpus=4,time='06:00:00',requeue=false}"]
+    status, out, _ = umbel("manifest", "explain", "slurm", "--price", "3", "--json", *allocation)
+    assert status == 0
+    plan = json.loads(out)
+    assert [plan["total"][name] for name in ("nodes", "cpus", "gpus", "hourly")] == [[2, 2], [32, 32], [8, 8], [6, 6]]
+    assert plan["most"] == 36
+    status, out, _ = umbel("manifest", "explain", "slurm", "--price", "3", *allocation, "--set", "slurm.requeue=true")
+    assert status == 0
+    assert "is queued again until it is done, each time for 36.00 at most" in out
+    assert umbel("manifest", "explain", "slurm")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["explain", "slurm", "--set", "slurm.cpus=1", "--price", "cpu=3"], "unknown group in a price"),
         (["cluster", "--set", "imag=x"], "did you mean image"),
         (["cluster", "--config", "nothing.toml"], "can't be read"),
         (["service"], "needs an application"),

@@ -76,6 +76,25 @@ def test_an_allocation_is_asked_for() -> None:
     assert "scontrol requeue" not in script
 
 
+def test_what_a_job_says_counts_under_slurm_too() -> None:
+    job = {"target": "job.py:graph", "deadline_s": 600, "args": ["--workers", "4"]}
+    assert "  attend umbel run job.py:graph --name job --deadline 600 --workers 4\n" in slurm_script(
+        from_table(table() | {"job": job})
+    )
+
+
+@pytest.mark.parametrize(("arrives", "status"), [("before", 130), ("during", 3), ("never", 4)])
+def test_commands_are_asked_to_end_when_time_is_up(tmp_path: Path, arrives: str, status: int) -> None:
+    (tmp_path / "command").write_text(
+        "trap 'exit 3' INT\n[ $1 = never ] && exit 4\nkill -USR1 $PPID\nwhile :; do sleep 0.02; done\n"
+    )
+    script = slurm_script(from_table(table()))
+    shell = script[script.index("out_of_time=\n") :].partition("# Ports that are free")[0]
+    before = "kill -USR1 $$\n" if arrives == "before" else ""
+    shell += f"set -meu\n{before}attend bash {tmp_path / 'command'} {arrives}\nexit $status\n"
+    assert subprocess.run(["bash", "-c", shell], check=False, timeout=60).returncode == status
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -137,6 +156,23 @@ def test_a_job_runs_on_the_whole_allocation(slurm: Callable[..., str], tmp_path:
     assert trials["status"].to_pylist() == ["ok", "ok"]
     assert set(trials["metric_cpus"].to_pylist()) == {CPUS}
     assert set(trials["metric_gpus"].to_pylist()) == {gpus}
+    left = (tmp_path / f"ray-{job}.log").read_text()
+    until(lambda: not [each for each in Path("/tmp").glob("ray-??????") if str(each) in left], slurm, job, tmp_path)
+
+
+@pytest.mark.ray
+def test_a_job_that_is_out_of_time_before_it_began_is_queued_again(slurm: Callable[..., str], tmp_path: Path) -> None:
+    # a step of the user's own comes first, so that Ray's is not the step 0; and setting up takes until time is up
+    setup = ("srun --ntasks=1 true", "touch began", "until [ -e go ]; do sleep 0.1; done")
+    (tmp_path / "job.sh").write_text(slurm_script(from_table(table(setup=list(setup)))))
+    job = slurm("sbatch", "--parsable", "job.sh").strip()
+    until((tmp_path / "began").exists, slurm, job, tmp_path)
+    slurm("scancel", "--batch", "--signal=USR1", job)
+    (tmp_path / "go").touch()
+    until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
+    assert open_store(str(tmp_path / "umbel-store")).run("gdp").trials().num_rows == 2
     left = (tmp_path / f"ray-{job}.log").read_text()
     until(lambda: not [each for each in Path("/tmp").glob("ray-??????") if str(each) in left], slurm, job, tmp_path)
 
