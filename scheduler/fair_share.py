@@ -137,6 +137,9 @@ class _Sharing:
             for name, amount in claim.cap.items():
                 tenant.cap[name] = min(amount, tenant.cap.get(name, amount))
             lines = [_Line(d, {n: a for n, a in d.needs.items() if a > 0}) for d in claim.demands]
+            for line in lines:
+                if not line.needs:  # there is enough of nothing for everybody, at once
+                    line.given = max(line.demand.wanted, line.demand.held)
             tenant.runs.append(_Run(order, claim, lines))
             tenant.keeps += sum(min(line.demand.held, line.demand.wanted) for line in lines if line.needs)
 

@@ -65,9 +65,9 @@ def top(
 
 
 def _look() -> dict[str, Any]:
-    """What the broker says; nothing, if there is none or it is being started again."""
+    """What the broker says; nothing, if there is none, or it is being started again or can't say."""
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.exceptions import RayError
 
     from umbel.runtime.sharing.broker import find_broker
 
@@ -77,7 +77,7 @@ def _look() -> dict[str, Any]:
         return empty
     try:
         view: dict[str, Any] = ray.get(broker.view.remote(), timeout=ANSWER_S)
-    except (RayActorError, GetTimeoutError):
+    except RayError:
         return empty
     return view
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from umbel.runtime.executors.own_ray import start_own_ray
 from umbel.runtime.graph.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
@@ -23,7 +24,8 @@ def connect(address: str | None) -> bool:
     """Connect this process to Ray; True if the cluster is one that this process started, on this machine.
 
     A process that is connected stays so. Otherwise ``address``, else ``$RAY_ADDRESS`` (which `ray job submit` sets),
-    names the cluster to join; without either, one is started here and ends with this process.
+    names the cluster to join; without either, one is started here, which only this machine reaches, and ends with this
+    process.
 
     Raises:
         ExecutorError: the cluster can't be reached or started.
@@ -33,16 +35,13 @@ def connect(address: str | None) -> bool:
     if ray.is_initialized():
         return _started_here()
     target = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        _check_reachable(target)
-        ray.init(
-            address=target,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            **options,
-        )
+        if target == "local":
+            start_own_ray(**options)
+        else:
+            _check_reachable(target)
+            ray.init(address=target, **options)
     except Exception as error:
         raise ExecutorError(
             "Ray can't be started on this machine" if target == "local" else "the Ray cluster can't be reached",

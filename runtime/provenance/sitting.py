@@ -8,7 +8,6 @@ that name an image or a job.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from typing import Any
 
 from umbel.runtime.provenance.environment import environment
 from umbel.storage.redaction import redact, redact_argv, redact_url
+from umbel.storage.runs.process import current_user
 from umbel.storage.store import Store
 
 __all__ = ["USER_VARIABLE", "Repository", "describe_process", "repository", "user"]
@@ -183,12 +183,7 @@ def user() -> str:
     It is what a machine says of itself, and proves nothing.
     """
     given = os.environ.get(USER_VARIABLE, "").strip()
-    if given:
-        return given[:USER_LENGTH]
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
+    return given[:USER_LENGTH] if given else current_user()
 
 
 def _version(package: str) -> str | None:

@@ -6,7 +6,8 @@ starts it anew, and a moment later it knows as much as before; a run that is sil
 nobody has spoken for a while, it ends. The policy is `umbel.scheduler.fair_share`. It must not know graphs, leases or
 trials, and it starts and ends no workers.
 
-Messages are plain dicts, so that runs with other versions of Umbel can be told apart by `NAME` alone.
+Messages are plain dicts (`umbel.runtime.sharing.message`), so that runs with other versions of Umbel can be told apart
+by `NAME` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from umbel.scheduler.fair_share import Claim, Demand, Shares, fair_shares
+from umbel.runtime.sharing.message import Told, read
+from umbel.scheduler.fair_share import Shares, fair_shares
 
 __all__ = ["FORGET_S", "NAME", "NAMESPACE", "Broker", "find_broker", "start_broker"]
 
@@ -45,6 +47,9 @@ REST = 10
 #: Resources that workers do not hold.
 _NOT_SHARED = ("node:", "object_store_memory")
 
+#: Variables of a job's environment that the broker keeps, beside those of Ray: what it is found and imported by.
+_KEPT = frozenset(["HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH"])
+
 #: What there is in all, and what is free.
 Look = Callable[[], tuple[Mapping[str, float], Mapping[str, float]]]
 
@@ -53,8 +58,7 @@ Look = Callable[[], tuple[Mapping[str, float], Mapping[str, float]]]
 class _Known:
     """A run, and when it was heard last."""
 
-    claim: Claim
-    message: dict[str, Any]
+    told: Told
     heard_at: float
     since: float
 
@@ -90,20 +94,22 @@ class Broker:
         """Take note of what a run wants and holds, and say what it may have.
 
         Args:
-            message: ``run`` (a name of its own), ``tenant``, ``weight``, ``priority``, ``minimum``, ``cap``, and
-                ``demands``, a list of ``needs``, ``wanted``, ``held``, and ``starting``, workers that may not have
-                their place yet; whatever else it has is shown by `view`.
+            message: as `umbel.runtime.sharing.message.read` takes it.
 
         Returns:
             ``workers``, how many of each demand, or None: as many as it likes if ``alone``, else as it is. ``ahead``:
             it may ask for some more, so that the cluster grows.
+
+        Raises:
+            ValueError: the message makes no sense; nothing is noted of it.
         """
+        told = read(message)
+        claim = told.claim
         now = self._last_word = self._clock()
-        known = self._known.get(message["run"])
-        claim = _claim(message)
-        if known is None or known.claim != claim:
+        known = self._known.get(claim.run)
+        if known is None or known.told.claim != claim:
             self._stale = True
-        self._known[message["run"]] = _Known(claim, message, now, known.since if known else now)
+        self._known[claim.run] = _Known(told, now, known.since if known else now)
         if now - self._started < LISTEN_S:
             return {"workers": None, "alone": False, "ahead": False}
         self._bring_up_to_date(now)
@@ -122,14 +128,14 @@ class Broker:
         self._bring_up_to_date(now)
         runs = []
         for known in self._known.values():
-            claim = known.claim
+            claim = known.told.claim
             held: dict[str, float] = {}
             for demand in claim.demands:
                 for name, amount in demand.needs.items():
                     held[name] = held.get(name, 0.0) + amount * demand.held
             runs.append(
                 {
-                    **{key: value for key, value in known.message.items() if key != "demands"},
+                    **known.told.shown,
                     "wants": sum(demand.wanted for demand in claim.demands),
                     "holds": sum(demand.held for demand in claim.demands),
                     "may_have": sum(self._shares.workers[claim.run]),
@@ -150,12 +156,13 @@ class Broker:
             self._next_look = now + LOOK_EVERY_S
             self._look_around()
         if self._stale and (now >= self._next_sharing or not self._known.keys() <= self._shares.workers.keys()):
+            claims = [known.told.claim for known in self._known.values()]
+            self._shares = fair_shares(self._capacity(), claims)
             self._stale = False
-            self._shares = fair_shares(self._capacity(), [known.claim for known in self._known.values()])
             settled = all(
                 demand.held >= count
-                for known in self._known.values()
-                for demand, count in zip(known.claim.demands, self._shares.workers[known.claim.run], strict=True)
+                for claim in claims
+                for demand, count in zip(claim.demands, self._shares.workers[claim.run], strict=True)
             )
             if settled:
                 self._unsettled_since = None
@@ -168,11 +175,11 @@ class Broker:
         total = {name: amount for name, amount in total.items() if not name.startswith(_NOT_SHARED)}
         ours: dict[str, float] = {}
         for known in self._known.values():
-            allowed = self._shares.workers.get(known.claim.run)
-            for index, demand in enumerate(known.claim.demands):
-                starting = int(known.message["demands"][index]["starting"])
-                if allowed is not None:  # those beyond wait for others' places
-                    starting = max(0, min(starting, allowed[index] - demand.held))
+            claim = known.told.claim
+            allowed = self._shares.workers.get(claim.run, ())
+            for index, (demand, starting) in enumerate(zip(claim.demands, known.told.starting, strict=True)):
+                if index < len(allowed):  # those beyond wait for others' places
+                    starting = max(0, min(starting, allowed[index] - demand.held))  # noqa: PLW2901
                 for name, amount in demand.needs.items():
                     ours[name] = ours.get(name, 0.0) + amount * (demand.held + starting)
         before = self._capacity()
@@ -210,18 +217,6 @@ class BrokerActor(Broker):
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
-def _claim(message: Mapping[str, Any]) -> Claim:
-    return Claim(
-        str(message["run"]),
-        str(message["tenant"]),
-        [Demand(dict(d["needs"]), int(d["wanted"]), int(d["held"])) for d in message["demands"]],
-        float(message["weight"]),
-        int(message["priority"]),
-        dict(message["minimum"]),
-        dict(message["cap"]),
-    )
-
-
 def _look_at_cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
     import ray
 
@@ -242,6 +237,8 @@ def start_broker() -> Any:
     """The broker's actor, which is started if there is none.
 
     It holds no resources but a trace of what only the head node has: there it keeps no node from being given back.
+    Of the environment of the job that starts it, it has what it is imported by, and no variables that may be secrets:
+    it outlives that job. Ray keeps the packages of a detached actor's environment as long as the actor.
     """
     import ray
 
@@ -256,4 +253,8 @@ def start_broker() -> Any:
         "max_task_retries": 0,
         "enable_task_events": False,
     }
+    inherited = ray.get_runtime_context().runtime_env.get("env_vars") or {}
+    blanked = {name: "" for name in inherited if name not in _KEPT and not name.startswith("RAY_")}
+    if blanked:  # Ray adds a child's variables to those of its parent: there is no other way to be without them
+        options["runtime_env"] = {"env_vars": blanked}
     return ray.remote(BrokerActor).options(**options).remote()

@@ -26,6 +26,10 @@ TELL_EVERY_S = 0.5
 FIRST_ANSWER_S = 2.0
 #: Seconds after which an answer comes no more.
 ANSWER_S = 5.0
+#: Seconds in which a broker that fails is looked for as often as ever (it is being started again), and seconds between
+#: two looks after that: each may start a process, which can't live where Umbel can't be imported.
+FAILING_S = 15.0
+SELDOM_S = 15.0
 #: Workers asked for beyond those that joined, to have the cluster grow; more once more have come.
 AHEAD = 4
 
@@ -69,6 +73,8 @@ class Sharing:
         self._next_tell = 0.0
         #: When the question was sent that has not been answered, and how many there were of each shape then.
         self._asked: tuple[float, dict[ShapeId, int]] | None = None
+        #: Since when the broker has failed whenever it was asked; None: it has not.
+        self._failing_since: float | None = None
         #: The last answer, and how many there were when it was asked for.
         self._answer: dict[str, Any] | None = None
         self._held: dict[ShapeId, int] = {}
@@ -80,7 +86,7 @@ class Sharing:
         now = self._clock()
         self.news = False
         if self._asked is not None and now - self._asked[0] > ANSWER_S:
-            self._asked, self._broker = None, None
+            self._failed(now)
         if self._asked is not None or now < self._next_tell:
             return
         self._next_tell = now + TELL_EVERY_S
@@ -99,7 +105,7 @@ class Sharing:
             future = ref.future()
             future.add_done_callback(lambda done: self._on_answer(asked, done))
         except Exception:  # whatever keeps the broker from being reached, the run goes on
-            self._broker = None
+            self._failed(now)
             return
         if first and found is not None:
             with suppress(Exception):  # it is heard of later, or asked for anew
@@ -109,16 +115,24 @@ class Sharing:
     def _on_answer(self, asked: tuple[float, dict[ShapeId, int]], future: Any) -> None:
         if self._asked is not asked:
             return  # it was given up
-        self._asked = None
         if future.exception() is not None:
-            self._broker = None  # it is looked for again
+            self._failed(self._clock())
             return
+        self._asked = self._failing_since = None
         answer = future.result()
         if answer["workers"] is None and not answer["alone"]:
             return  # it has just been started, and does not know yet
         self._held = asked[1]
         self._answer, self.news = answer, True
         self._wake()
+
+    def _failed(self, now: float) -> None:
+        """No answer came: the broker is looked for again."""
+        self._asked = self._broker = None
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since > FAILING_S:
+            self._next_tell = now + SELDOM_S
 
     def bound(self, shape: ShapeId, possible: int, wanted: int, *, given_up: bool) -> int:
         """How many workers of a shape the run may have.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import umbel
+from umbel.runtime.executors.ray_cluster import connect
 
 __all__ = [
     "GROUPS",
@@ -112,7 +113,5 @@ def run(sweep: umbel.Sweep, store: str, name: str, *, fresh: bool = True) -> flo
 
 def start_ray() -> None:
     """Start Ray for this process as `umbel.run` would, and let it settle."""
-    import ray
-
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    connect("local")
     time.sleep(2.0)

@@ -61,6 +61,9 @@ def control(address: str) -> None:
             case "view":
                 with suppress(RayActorError, GetTimeoutError):  # it is being started again
                     answer = ray.get(broker.view.remote(), timeout=10) if broker else None
+            case "process":  # the broker's, and what is in its environment
+                with suppress(RayActorError, GetTimeoutError):
+                    answer = ray.get(broker.__ray_call__.remote(lambda _: (os.getpid(), dict(os.environ))), timeout=10)
             case "crash":
                 ray.kill(broker, no_restart=False)
             case "end":

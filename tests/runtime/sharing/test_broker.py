@@ -9,7 +9,7 @@ import pytest
 
 from umbel.runtime.sharing import member as sharing_module
 from umbel.runtime.sharing.broker import FORGET_S, LINGER_S, LISTEN_S, PATIENCE_S, Broker
-from umbel.runtime.sharing.member import AHEAD, ANSWER_S, TELL_EVERY_S, Sharing
+from umbel.runtime.sharing.member import AHEAD, ANSWER_S, FAILING_S, SELDOM_S, TELL_EVERY_S, Sharing
 from umbel.runtime.sharing.share import Share
 from umbel.scheduler.graph import ShapeId
 
@@ -147,6 +147,62 @@ def test_the_view() -> None:
     assert facts == [("a", 99, 7, 4, 0.5), ("b", 1, 1, 1, 0.125)]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"run": None},
+        {"tenant": 3},
+        {"tenant": "x" * 1000},
+        {"weight": 0},
+        {"weight": -1.0},
+        {"weight": float("nan")},
+        {"weight": "2"},
+        {"priority": 0.5},
+        {"minimum": []},
+        {"minimum": {1: 2}},
+        {"cap": {"CPU": float("inf")}},
+        {"name": 7},
+        {"host": None},
+        {"pid": "1"},
+        {"demands": None},
+        {"demands": [7]},
+        {"demands": [{"needs": {"CPU": 1.0}, "wanted": 1, "held": 0}]},  # it does not say what is starting
+        {"demands": [{"needs": {"CPU": -1.0}, "wanted": 1, "held": 0, "starting": 0}]},
+        {"demands": [{"needs": {"CPU": 1.0}, "wanted": True, "held": 0, "starting": 0}]},
+        {"demands": [{"needs": {"CPU": 1.0}, "wanted": 1, "held": -1, "starting": 0}]},
+    ],
+)
+def test_a_run_that_talks_nonsense_harms_nobody(wrong: dict[str, Any]) -> None:
+    world = World(CPU=8.0)
+    world.tell("a", 99)
+    for name in ("a", "b"):  # one that is known, and one that is not
+        with pytest.raises(ValueError):
+            world.broker.tell({**message(name, 1, 1), **wrong})
+    world.now += 2.0
+    assert world.tell("a", 99)["alone"]
+    assert [(run["name"], run["weight"], run["wants"]) for run in world.broker.view()["runs"]] == [("a", 1.0, 99)]
+
+
+def test_a_run_that_says_less_of_itself_or_speaks_of_other_workers_is_heard() -> None:
+    world = World(CPU=8.0)
+    short = message("b", 2, 0)
+    del short["name"]
+    world.tell("a", 99)
+    world.broker.tell(short)
+    for count in (2, 3, 1):
+        world.now += 1.0
+        world.broker.tell({**short, "demands": short["demands"] * count})
+        world.tell("a", 99)
+    assert [(run["name"], run["host"]) for run in world.broker.view()["runs"]] == [("a", ""), ("b", "")]
+
+
+def test_no_run_wants_so_much_that_the_others_wait() -> None:
+    world = World(CPU=8.0)
+    world.tell("a", 99)
+    demands = [{"needs": needs, "wanted": 10**12, "held": 0, "starting": 0} for needs in ({}, {"CPU": 0.0}, {"CPU": 1})]
+    assert world.broker.tell({**message("b", 0, 0), "demands": demands})["workers"][2] == 4
+
+
 # ---- a run's word with it ----------------------------------------------------------------------------------
 
 SHAPE = ShapeId(0)
@@ -271,6 +327,23 @@ def test_a_broker_that_dies_or_is_silent_is_looked_for_anew(side: Side) -> None:
     assert len(side.actors) == 3
     side.actors[1].futures[0].set_result({"workers": [1], "alone": False, "ahead": False})  # too late
     assert side.bound(8, 8) == 8
+
+
+def test_a_broker_that_can_not_live_is_looked_for_seldom(side: Side) -> None:
+    for _ in range(400):
+        side.tell(8, 0)
+        if side.actors[-1].futures and not side.actors[-1].futures[-1].done():
+            side.actors[-1].futures[-1].set_exception(RuntimeError("it can't import umbel"))
+    looked = FAILING_S / TELL_EVERY_S
+    assert looked < len(side.actors) < looked + 200 / SELDOM_S + 3
+    side.now += SELDOM_S
+    side.tell(8, 0)
+    side.actors[-1].futures[0].set_result({"workers": [3], "alone": False, "ahead": False})
+    side.tell(8, 0)
+    side.actors[-1].futures[1].set_exception(RuntimeError("it dies, as may happen"))
+    count = len(side.actors)
+    side.tell(8, 0)
+    assert len(side.actors) == count + 1
 
 
 def test_it_says_when_it_ends(side: Side) -> None:
