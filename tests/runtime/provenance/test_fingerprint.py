@@ -338,7 +338,7 @@ def test_callable_instances_and_bound_methods_count_with_their_state() -> None:
     assert fingerprint(one.score).digest == fingerprint(same.score).digest != fingerprint(two.score).digest
     assert fingerprint(one.score).digest != fingerprint(one).digest
     assert fingerprint(one).name.endswith("test_fingerprint.Scorer")
-    assert fingerprint(one.score).name.endswith("test_code.Scorer.score")
+    assert fingerprint(one.score).name.endswith("test_fingerprint.Scorer.score")
 
 
 def test_code_of_packages_counts_by_name(load: Load) -> None:
