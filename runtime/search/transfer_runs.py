@@ -14,7 +14,6 @@ from umbel.runtime.leases.values import value_digest
 from umbel.runtime.provenance.credentials import hidden_values
 from umbel.runtime.search.lending import LentGroup
 from umbel.scheduler.errors import UsageError
-from umbel.scheduler.identity import canonical_json
 from umbel.scheduler.search.adaptive import AdaptiveSearch
 from umbel.scheduler.search.distributions import param_of
 from umbel.scheduler.search.domains import Constant
@@ -138,12 +137,8 @@ def _params(row: Mapping[str, Any], space: Space, search: AdaptiveSearch) -> dic
     for path, domain in space.dimensions:
         if isinstance(domain, Constant):
             continue
-        value = param_of(domain, row.get(f"config_{column_name(path)}"), _text)
+        value = param_of(domain, row.get(f"config_{column_name(path)}"), value_digest)
         if value is None:
             return None
         found[dimension_name(path)] = value[0]
     return found
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else canonical_json(value, value_digest)

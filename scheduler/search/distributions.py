@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import SpaceError
+from umbel.scheduler.identity import DigestOf, canonical_json
 from umbel.scheduler.search.domains import Choice, Constant, Derived, Domain, Grid
 from umbel.scheduler.search.numeric import Integer, LogInteger, LogUniform, Normal, Stepped, Uniform
 from umbel.scheduler.search.space import Path, Space, dimension_name, in_dimension
@@ -18,7 +19,7 @@ from umbel.scheduler.search.space import Path, Space, dimension_name, in_dimensi
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["check_fits", "distributions_text", "param_of", "to_distributions", "value_of"]
+__all__ = ["check_fits", "distributions_text", "param_of", "place_of", "to_distributions", "value_of"]
 
 _SCALARS = (type(None), bool, int, float, str)
 
@@ -94,19 +95,33 @@ def value_of(domain: Domain, param: Any) -> object:
     return param
 
 
-def param_of(domain: Domain, stored: Any, text_of: Callable[[object], str]) -> tuple[Any] | None:
+def param_of(domain: Domain, stored: object, digest_of: DigestOf) -> tuple[Any] | None:
     """The param that stands for a value as a column of configs has it, in a tuple; None: the domain has no such value.
 
     Args:
         domain: what it is from.
-        stored: the value; of what is not plain its text.
-        text_of: makes that text of a value.
+        stored: the value, see `place_of`.
+        digest_of: as of ``canonical_json``, for choices of any type.
     """
-    if stored is None or not isinstance(domain, Choice):
+    if not isinstance(domain, Choice):
         return None if stored is None else (stored,)
-    for place, value in enumerate(domain.values):
-        if value is stored or text_of(value) == text_of(stored):
-            return (place if by_place(domain) else value,)
+    place = place_of(stored, [canonical_json(value, digest_of) for value in domain.values])
+    if place is None:
+        return None
+    return (place if by_place(domain) else domain.values[place],)
+
+
+def place_of(stored: object, texts: Sequence[str]) -> int | None:
+    """Which choice a value in a column of configs is; None: none of them.
+
+    Args:
+        stored: plain, or the canonical text of what is not; in columns of choices of several types everything that is
+            no text stands as such a text.
+        texts: the canonical texts of the choices.
+    """
+    for text in (canonical_json(stored), stored):
+        if text in texts:
+            return texts.index(str(text))
     return None
 
 

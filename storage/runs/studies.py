@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from umbel.scheduler.errors import NotFoundError
 from umbel.scheduler.search.adaptive import Direction
+from umbel.scheduler.search.distributions import place_of
 from umbel.scheduler.search.space import column_name, dimension_name
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.runs.graph_record import SweepRecord, near_names
@@ -55,8 +57,8 @@ def study_of(objects: ObjectStore, record: Mapping[str, Any], sweep: SweepRecord
             described = json.loads(row["distributions"] or "{}")
             distributions = {name: json_to_distribution(json.dumps(each)) for name, each in described.items()}
         elif "params" not in row:
-            distributions = {name: each for name, (column, each) in space.items() if row.get(column) is not None}
-            params = {name: row[space[name][0]] for name in distributions}
+            params = {name: each.param(row) for name, each in space.items() if each.has(row)}
+            distributions = {name: space[name].distribution for name in params}
         recorded = [row.get(metric_column(each.metric)) for each in sweep.objectives]
         values = None if None in recorded else [float(value) for value in recorded if value is not None]
         state = _STATES.get(row["status"], "FAIL")
@@ -99,16 +101,47 @@ def _place(sweep: SweepRecord, group: object) -> int:
     )
 
 
-def _space(record: Mapping[str, Any], sweep: str) -> dict[str, tuple[str, BaseDistribution]]:
-    """By name, the column and the distribution of each dimension of a sweep's space, as recorded."""
+@dataclass(frozen=True, slots=True)
+class _Dimension:
+    """A dimension of a space as recorded."""
+
+    column: str
+    distribution: BaseDistribution
+    #: The canonical texts of the choices; None: they are numbers in a range.
+    texts: tuple[str, ...] | None
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a value of it."""
+        stored = row.get(self.column)
+        return stored is not None if self.texts is None else place_of(stored, self.texts) is not None
+
+    def param(self, row: Mapping[str, Any]) -> Any:
+        """The value of a row that has one, as it was tried."""
+        stored = row.get(self.column)
+        place = None if self.texts is None else place_of(stored, self.texts)
+        return stored if place is None or self.texts is None else _plain(self.texts[place])
+
+
+def _space(record: Mapping[str, Any], sweep: str) -> dict[str, _Dimension]:
+    """The dimensions of a sweep's space by name, as recorded."""
     entry = next(node for node in record["graph"]["nodes"] if node["name"] == sweep)
-    found: dict[str, tuple[str, BaseDistribution]] = {}
+    found: dict[str, _Dimension] = {}
     for described in (entry["sweep"].get("space") or {}).get("dimensions") or ():
         path = tuple(described["path"])
         distribution = _distribution(described)
         if distribution is not None:
-            found[dimension_name(path)] = f"config_{column_name(path)}", distribution
+            texts = tuple(described["values"]) if "values" in described else None
+            found[dimension_name(path)] = _Dimension(f"config_{column_name(path)}", distribution, texts)
     return found
+
+
+def _plain(text: str) -> Any:
+    """A choice from its canonical text; what is not plain stays text, as in its column."""
+    try:
+        value = json.loads(text)
+    except ValueError:  # of a date, say
+        return text
+    return value if value is None or isinstance(value, (str, int, float)) else text
 
 
 def _distribution(described: Mapping[str, Any]) -> BaseDistribution | None:
@@ -118,11 +151,7 @@ def _distribution(described: Mapping[str, Any]) -> BaseDistribution | None:
     kind, low, high = described["kind"], described.get("low"), described.get("high")
     step = described.get("step") or 1
     if kind in ("Choice", "Grid"):
-        texts = described["values"]
-        values = [json.loads(text) for text in texts]
-        # What is not plain stands in its column as text.
-        plain = [v if isinstance(v, (str, int, float)) else text for v, text in zip(values, texts, strict=True)]
-        return CategoricalDistribution(list(dict.fromkeys(plain)))
+        return CategoricalDistribution([_plain(text) for text in dict.fromkeys(described["values"])])
     if kind in ("Uniform", "Stepped"):
         return FloatDistribution(low, high, step=described.get("step") or described.get("q"))  # type: ignore[arg-type]
     if kind == "LogUniform":

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,31 @@ def test_choices_that_are_not_plain_and_constants(go: Go) -> None:
     assert {row["metric_loss"] for row in run.trials().to_pylist()} == {13.0}
     assert {row["config_net_layers"] for row in run.trials().to_pylist()} == {"[1,2]", "[3]"}
     assert run.replay(2).same
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [[None, 5, 10], [0, 0.1], [1, "a"], [True, 2], [None, "a"], ["a", "b"], [1.5, None], [date(2020, 1, 1), 2]],
+)
+def test_choices_of_several_types_are_what_was_tried_in_studies_and_where_they_are_lent(
+    go: Go, choices: list[Any]
+) -> None:
+    def place(config: dict[str, Any]) -> dict[str, float]:
+        return {"loss": config["x"], "place": float([repr(each) for each in choices].index(repr(config["k"])))}
+
+    space = {"k": tune.choice(choices), "x": tune.uniform(0, 1)}
+    run = go(a_sweep(12, ["A"], space=space, fn=place, search="random"))
+    places = [int(place) for place in run.trials()["metric_place"].to_pylist()]
+    assert set(places) == set(range(len(choices)))
+    shown = ["<date 2020-01-01>" if isinstance(each, date) else each for each in choices]
+    assert [repr(trial.params["k"]) for trial in run.study("A").trials] == [repr(shown[place]) for place in places]
+    lent = go(a_sweep(12, ["B"], space=space, fn=place, transfer=True, transfer_from=run), "borrows").trials()
+    origins = {
+        origin: place for origin, place in zip(*(lent[c].to_pylist() for c in ("borrowed_from", "metric_place")))
+    }
+    first = {f"{run.id}/s/{trial}": place for trial, place in enumerate(places)}
+    assert any(origin in first for origin in origins)
+    assert all(origins[origin] == first[origin] for origin in origins if origin in first)
 
 
 def fails_sometimes(config: dict[str, Any]) -> float:
