@@ -145,14 +145,12 @@ def sweep(
         )
     axes = _axes(over)
     groups = None if any(isinstance(values, Node) for values in axes.values()) else groups_of(axes)
-    transfer = transfer or transfer_from is not None
+    transfer = check_transfer(transfer, search, groups, transfer_from)
     if transfer or budget is not None:
         check_one_metric(objectives)
     if budget is not None or floor is not None:
         trials, floor = check_budget(budget, floor, trials, None if groups is None else len(groups), search)
     adaptive: AdaptiveSearch | None = None
-    if transfer:
-        check_transfer(search, groups, transfer_from)
     if transfer or is_adaptive(search, space):
         if task.fusion is not None:
             raise UsageError(

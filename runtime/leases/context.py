@@ -132,7 +132,7 @@ def checked_step(step: object, before: int | None) -> int:
         raise UsageError(
             "the steps of a trial's reports go backwards",
             got=f"step={found} after step={before}",
-            expected="steps that rise from report to report",
+            expected="steps that never fall from report to report",
             hint="count epochs or rounds over the whole trial",
         )
     return found

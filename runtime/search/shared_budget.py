@@ -46,6 +46,13 @@ def check_budget(
     Raises:
         UsageError: they are no numbers of trials, or don't fit together.
     """
+    if budget is None:
+        raise UsageError(
+            "a floor is a group's first share of a budget, and there is no budget",
+            got=f"floor={floor!r} without budget",
+            expected="both, or neither",
+            hint="budget=20_000, floor=10 for example; the same number of trials for each group is trials=",
+        )
     for what, value in (("budget", budget), ("floor", floor)):
         if not (value is None and what == "floor") and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
@@ -89,12 +96,17 @@ def check_budget(
     return most, least
 
 
-def check_transfer(search: object, groups: Sequence[object] | None, transfer_from: object) -> None:
-    """Check that there is somebody to learn from, and something to learn.
+def check_transfer(transfer: object, search: object, groups: Sequence[object] | None, transfer_from: object) -> bool:
+    """Whether groups learn from one another; if so, check that there is somebody to learn from, and something to learn.
 
     Raises:
-        UsageError: the search tries a grid, or there is one group only and no earlier run.
+        UsageError: ``transfer`` is neither True nor False, the search tries a grid, or there is one group only and no
+            earlier run.
     """
+    if not isinstance(transfer, bool):
+        raise UsageError("transfer is neither True nor False", got=f"transfer={transfer!r}", expected="True or False")
+    if not transfer and transfer_from is None:
+        return False
     if isinstance(search, str) and search in ("grid", "tune"):
         raise UsageError(
             "a grid is tried as it is: groups can't learn from one another which of it to try",
@@ -109,3 +121,4 @@ def check_transfer(search: object, groups: Sequence[object] | None, transfer_fro
             expected="several groups in over=, or an earlier run as transfer_from=",
             hint="leave transfer out",
         )
+    return True

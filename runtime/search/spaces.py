@@ -189,15 +189,31 @@ def _values(values: Any) -> Any:
         )
     if isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes)):
         for value in values:
-            domain_like = isinstance(value, Domain) or _class_names(value, _TUNE) or _class_names(value, _OPTUNA)
-            if domain_like or (isinstance(value, Mapping) and _is_grid_search(value)):
+            found = _domain_in(value)
+            if found is not None:
                 raise SpaceError(
-                    "a choice can't be a domain itself",
+                    "a choice can't be a domain itself" if found is value else "a choice can't hold a domain",
                     got=_short(value),
                     expected="values to choose from",
-                    hint="give that domain a name of its own, and let the trial function use it or not",
+                    hint="define by run: space=fn, a function fn(trial: optuna.Trial) that suggests what the choice "
+                    "needs; or give that domain a name of its own, and let the trial function use it or not",
                 )
     return values
+
+
+def _domain_in(value: Any) -> object | None:
+    """A domain that a value is, or holds; None: there is none."""
+    if isinstance(value, Domain) or _class_names(value, _TUNE) or _class_names(value, _OPTUNA):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, Mapping):
+        inner: Any = value.values()
+        if _is_grid_search(value):
+            return value
+    elif isinstance(value, (list, tuple)):
+        inner = value
+    else:
+        return None
+    return next((found for found in map(_domain_in, inner) if found is not None), None)
 
 
 # ---- ray.tune ----------------------------------------------------------------------------------------------

@@ -166,9 +166,7 @@ def test_choices_of_several_types_are_what_was_tried_in_studies_and_where_they_a
     shown = ["<date 2020-01-01>" if isinstance(each, date) else each for each in choices]
     assert [repr(trial.params["k"]) for trial in run.study("A").trials] == [repr(shown[place]) for place in places]
     lent = go(a_sweep(12, ["B"], space=space, fn=place, transfer=True, transfer_from=run), "borrows").trials()
-    origins = {
-        origin: place for origin, place in zip(*(lent[c].to_pylist() for c in ("borrowed_from", "metric_place")))
-    }
+    origins = dict(zip(lent["borrowed_from"].to_pylist(), lent["metric_place"].to_pylist(), strict=True))
     first = {f"{run.id}/s/{trial}": place for trial, place in enumerate(places)}
     assert any(origin in first for origin in origins)
     assert all(origins[origin] == first[origin] for origin in origins if origin in first)

@@ -308,6 +308,9 @@ class TestPlainValues:
             ({"a": []}, "dimension 'a': Choice: there are no values"),
             ({"a": [Uniform(0, 1)]}, "dimension 'a': a choice can't be a domain itself"),
             ({"a": [FloatDistribution(0, 1)]}, "dimension 'a': a choice can't be a domain itself"),
+            ({"a": [{"kind": "tree", "depth": tune.randint(1, 9)}]}, "'a': a choice can't hold a domain[^$]*by run"),
+            ({"a": tune.choice([{"b": [{"c": Uniform(0, 1)}]}, 1])}, "'a': a choice can't hold a domain[^$]*by run"),
+            ({"a": {"b": [{"c": tune.grid_search([1])}]}}, "'a.b': a choice can't hold a domain[^$]*by run"),
             ({"a_b": 1, "a": {"b": 2}}, "share one column"),
         ],
     )
