@@ -53,13 +53,21 @@ def serve_model(
         bool, typer.Option("--sticky-per-group", help="A caller may meet another version in another group.")
     ] = False,
     salt: Annotated[str | None, typer.Option(help="Assigns callers to versions; another one shuffles them.")] = None,
-    host: Annotated[str, typer.Option(help="Where to listen: this machine only, or 0.0.0.0.")] = "127.0.0.1",
+    host: Annotated[
+        str | None, typer.Option(help="Where to listen: 0.0.0.0 for other machines, too. [127.0.0.1]")
+    ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. [8000]")] = None,
     prefix: Annotated[str, typer.Option(help="Path under which the interface lies.")] = "/",
+    name: Annotated[
+        str | None, typer.Option(help="Of the Serve application: two servers of a model need two. [umbel-MODEL]")
+    ] = None,
     token_file: Annotated[str | None, typer.Option(metavar="FILE", help="Ask for the bearer token in a file.")] = None,
     token_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask for the bearer token in an environment variable.")
     ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Ask for no token, even if other machines reach the server.")
+    ] = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Load models that carry code: I trust who can write the store.")
     ] = False,
@@ -80,6 +88,7 @@ def serve_model(
 
     Moving an alias (umbel promote, umbel rollback) reaches it within seconds, without a restart.
     """
+    from umbel.cluster.serving.listening import is_loopback
     from umbel.cluster.serving.serve import serve
     from umbel.cluster.serving.settings import read_token
 
@@ -95,10 +104,12 @@ def serve_model(
         sticky_per_group=sticky_per_group,
         salt=salt,
         token=token,
+        no_token=no_token,
         trust=trust,
         host=host,
         port=port,
         prefix=prefix,
+        name=name,
         replicas=replicas,
         cpus=cpus,
         gpus=gpus,
@@ -112,9 +123,10 @@ def serve_model(
     )
     with _told_to_stop() as stopped:
         try:
-            if host not in ("127.0.0.1", "localhost", "::1") and token is None:
-                typer.echo("warning: anybody who reaches this machine can ask; --token-file asks for a token", err=True)
             typer.echo(f"{serving.url}/v1/models/{model}  (Ctrl-C ends it)")
+            if not is_loopback(serving.host):
+                who = "anybody who reaches this machine" if token is None else "who has the token"
+                typer.echo(f"it listens on {serving.host}: {who} can ask it", err=True)
             _watch(serving, stopped)
         finally:
             typer.echo("ending: requests under way are answered, logs are written", err=True)

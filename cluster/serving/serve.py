@@ -6,25 +6,25 @@ how requests are answered.
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from umbel.cluster.serving.listening import Listening, connect
 from umbel.cluster.serving.settings import ServeSettings, make_settings
-from umbel.scheduler.errors import ExecutorError, UmbelError, UsageError
+from umbel.scheduler.errors import ExecutorError, UmbelError, UntrustedError, UsageError
+from umbel.storage.registry.model_rows import FORMAT, GROUP
+from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.registry.trust import is_trusted
 from umbel.storage.store import Store, open_store
 
 __all__ = ["Serving", "serve"]
 
-#: The port of Ray Serve's own documentation.
-PORT = 8000
 #: Seconds that a server gets to answer what is under way and to write its log.
 STOP_S = 30.0
 
@@ -32,14 +32,16 @@ STOP_S = 30.0
 class Serving:
     """A server that runs. Leaving it as a context, or `stop`, ends it."""
 
-    def __init__(self, name: str, url: str, handle: Any, settings: ServeSettings, *, owns_ray: bool) -> None:
+    def __init__(self, name: str, listening: Listening, prefix: str, handle: Any, settings: ServeSettings) -> None:
         #: The name of the Serve application.
         self.name = name
-        #: Where it listens: ``http://127.0.0.1:8000``.
-        self.url = url
+        #: Where to ask it on this machine: ``http://127.0.0.1:8000``.
+        self.url = listening.url + prefix.rstrip("/")
+        #: Where it listens: "127.0.0.1" for this machine only, "0.0.0.0" for all.
+        self.host = listening.host
         self.settings = settings
         self._handle = handle
-        self._owns_ray = owns_ray
+        self._owns_ray = listening.owns_ray
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -127,8 +129,9 @@ def serve(
     sticky_per_group: bool = False,
     salt: str | None = None,
     token: str | None = None,
+    no_token: bool = False,
     trust: bool = False,
-    host: str = "127.0.0.1",
+    host: str | None = None,
     port: int | None = None,
     prefix: str = "/",
     name: str | None = None,
@@ -163,11 +166,13 @@ def serve(
         sticky_per_group: a caller may meet another version in another group.
         salt: assigns callers to versions; another one shuffles them.
         token: ask for this bearer token.
+        no_token: ask for none, even if other machines reach the server.
         trust: load models that carry code, even if the store is not listed as trusted.
-        host: where to listen: "127.0.0.1" for this machine only, "0.0.0.0" for all.
+        host: where to listen: "127.0.0.1" for this machine only, "0.0.0.0" for all. None: this machine only, or where
+            the cluster's Serve listens already.
         port: where to listen; 0 takes a free one. None: 8000, or where the cluster's Serve listens already.
         prefix: the path under which the interface lies, on a cluster that serves several models.
-        name: of the Serve application; None: ``umbel-<model>``.
+        name: of the Serve application; None: ``umbel-<model>``. Two servers of one model on a cluster need two.
         replicas: processes that answer.
         cpus: that each holds; None: one, or on a Ray that is started for it what there is.
         gpus: that each holds.
@@ -184,7 +189,7 @@ def serve(
     Raises:
         NotFoundError: there is no such model or alias.
         UntrustedError: its models carry code, and the store is not trusted.
-        UsageError: an argument can't be meant; the port is taken.
+        UsageError: an argument can't be meant; the port or the name is taken; anybody could ask.
         StoreError: the store can't be read.
         ExecutorError: Ray can't be reached or started; no version can be served.
     """
@@ -212,26 +217,29 @@ def serve(
         poll_s=poll_s,
         load_timeout_s=load_timeout_s,
     )
-    _check_servable(opened, settings)
-    owns_ray, listens = _connect(address, host, port)
+    if token is not None and no_token:
+        raise UsageError("a server asks for a token, or for none", got="both", expected="token= or no_token=")
+    settings = _checked(opened, settings)
+    listening = connect(address, host, port, is_guarded=no_token or token is not None)
     application_name = name or f"umbel-{model}"
     try:
+        _check_name(application_name)
         handle = _deploy(
             opened,
             settings,
             name=application_name,
             prefix=prefix,
             replicas=replicas,
-            cpus=cpus if cpus is not None else _share(replicas) if owns_ray else 1.0,
+            cpus=cpus if cpus is not None else _share(replicas) if listening.owns_ray else 1.0,
             gpus=gpus,
             max_ongoing=max_ongoing,
             max_queued=max_queued,
             access_log=access_log,
         )
-        serving = Serving(application_name, listens + prefix.rstrip("/"), handle, settings, owns_ray=owns_ray)
+        serving = Serving(application_name, listening, prefix, handle, settings)
         _check_ready(serving)
     except BaseException:
-        if owns_ray:
+        if listening.owns_ray:
             import ray
 
             ray.shutdown()
@@ -248,56 +256,47 @@ def _opened(store: str | Store | None, storage_options: Mapping[str, Any] | None
     return opened
 
 
-def _check_servable(store: Store, settings: ServeSettings) -> None:
-    """Find what would keep the replicas from starting."""
+def _checked(store: Store, settings: ServeSettings) -> ServeSettings:
+    """Find what would keep the replicas from starting; the settings, with groups by their canonical names."""
     registered = store.registry.model(settings.model)
     found = {alias: registered.version(registered.resolve(alias).version) for alias in settings.aliases}
     version = found[settings.alias]
-    unknown = [group for group in settings.splits.groups if group not in version.groups]
-    for group in unknown:
-        version.row(group)  # raises, with near names
+    splits = {str(version.row(group)[GROUP]): split for group, split in settings.splits.groups.items()}
+    if len(splits) < len(settings.splits.groups):
+        raise UsageError("two splits are given for the same group", got=", ".join(settings.splits.groups))
     if not settings.trust:
         for each in found.values():
-            for group in each.groups:
-                if each.carries_code(group):
-                    each.load(group)  # raises, with what to do
+            _check_trusted(each)
+    return replace(settings, splits=replace(settings.splits, groups=splits))
 
 
-def _connect(address: str | None, host: str, port: int | None) -> tuple[bool, str]:
-    """Connect to Ray and see to it that Serve listens: whether Ray was started here, and the URL."""
-    import ray
+def _check_trusted(version: ModelVersion) -> None:
+    """Load a model of each format that may carry code: those of one version are alike, mostly."""
+    tried = set()
+    for group, form in zip(*(version.table()[name].to_pylist() for name in (GROUP, FORMAT)), strict=True):
+        if form in tried or form not in ("pickle", "skops", "safetensors"):
+            continue
+        tried.add(form)
+        try:
+            version.load(group)
+        except UntrustedError:  # says what to do
+            raise
+        except UmbelError:  # replicas may have what is missing here; they try all models
+            continue
+
+
+def _check_name(name: str) -> None:
+    """Serve would put one application of this name into the other's place, without a word."""
     from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
-    from ray.serve.context import _get_global_client
 
-    from umbel.runtime.executors.ray_cluster import connect
-
-    was_connected = ray.is_initialized()
-    starts = not was_connected and not address and not os.environ.get("RAY_ADDRESS")
-    if starts:  # before Ray takes seconds to start
-        port = _free_port(host, port)
-    connect(address)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is not None:
-        running = client.http_config
-        if port not in (None, 0, running.port):
-            raise UsageError(
-                "Ray Serve listens elsewhere on this cluster, and has one port for all",
-                got=port,
-                expected=str(running.port),
-                hint=f"leave --port out, or say --port {running.port}; --prefix tells models apart",
-            )
-        return False, f"http://{_shown(running.host)}:{running.port}"
-    if not starts:
-        port = _free_port(host, port)
-    try:
-        ray_serve.start(http_options=HTTPOptions(host=host, port=port))
-    except Exception as error:
-        if starts:
-            ray.shutdown()
-        raise ExecutorError("Ray Serve can't be started", got=f"{type(error).__name__}: {error}") from error
-    return starts, f"http://{_shown(host)}:{port}"
+    running = ray_serve.status().applications.get(name)
+    if running is not None:
+        raise UsageError(
+            "a server of this name runs on this cluster already",
+            got=f"{name}, {running.status.value.lower()}",
+            expected="another name (--name; name=), and another --prefix",
+            hint=f"python -c 'import ray.serve; ray.serve.delete(\"{name}\")' ends the one that runs",
+        )
 
 
 def _deploy(store: Store, settings: ServeSettings, *, name: str, prefix: str, **options: Any) -> Any:
@@ -327,39 +326,9 @@ def _check_ready(serving: Serving) -> None:
         )
 
 
-def _free_port(host: str, port: int | None) -> int:
-    """The port, if nobody listens there; 0: a free one. Ray Serve shares ports (SO_REUSEPORT), so it would not tell.
-
-    Raises:
-        UsageError: it is taken, or this machine has no such address.
-    """
-    wanted = PORT if port is None else port
-    try:
-        family = socket.getaddrinfo(host, wanted, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # connections that have just ended don't count
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, wanted))
-            probe.listen(1)
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            "this server can't listen there",
-            got=f"{host}:{wanted}: {getattr(error, 'strerror', None) or error}",
-            expected="a port that nobody listens on, at an address of this machine",
-            hint="--port 0 takes a free one; another server may be running",
-        ) from None
-
-
 def _share(replicas: int) -> float:
     """The processors of this machine for each replica, one at most."""
     return min(1.0, (os.cpu_count() or 1) / replicas)
-
-
-def _shown(host: str) -> str:
-    if host in ("0.0.0.0", "::", ""):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def _serve_failed(error: BaseException) -> ExecutorError:

@@ -125,6 +125,13 @@ def make_settings(
     log = (1.0 if compares else 0.0) if log is None else log
     if not 0 <= log <= 1:
         raise UsageError("this is no share of the requests", got=log, expected="0 (none is logged) to 1 (all are)")
+    if shadow is not None and log == 0:
+        raise UsageError(
+            "a shadow is asked only for what is logged, and nothing is",
+            got=f"shadow {shadow}, log 0",
+            expected="a share of the requests above 0",
+            hint="leave --log out, and all are",
+        )
     for name, value, least in (
         ("cached_groups", cached_groups, 1),
         ("max_body_bytes", max_body_bytes, 1),
@@ -156,13 +163,16 @@ def make_settings(
 def read_token(file: str | os.PathLike[str] | None = None, env: str | None = None) -> str | None:
     """The bearer token that a file or an environment variable holds; None: neither is named.
 
+    The variable is taken out of the environment, which all that this process starts would inherit: Ray, and with it
+    the users' code in its workers.
+
     Raises:
         UsageError: it can't be read, or both are named.
     """
     if file is not None and env is not None:
         raise UsageError("a token is read from one place", got="a file and an environment variable", expected="one")
     if env is not None:
-        found = os.environ.get(env)
+        found = os.environ.pop(env, None)
         if found is None:
             raise UsageError("the environment variable of the token is not set", got=env)
         return found.strip()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import umbel
 from tests.cluster.served import promote, register
+from umbel.cluster.serving.serve import _check_name, _checked
+from umbel.cluster.serving.settings import make_settings
 from umbel.scheduler.errors import NotFoundError, UntrustedError, UsageError
 from umbel.storage.store import Store, open_store
 
@@ -36,6 +40,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         ("gdp", {"replicas": 0}, UsageError),
         ("gdp", {"prefix": "models"}, UsageError),
         ("gdp", {"host": "no such host"}, UsageError),
+        ("gdp", {"host": "0.0.0.0"}, UsageError),
+        ("gdp", {"token": "correct-horse-battery-staple", "no_token": True}, UsageError),
+        ("gdp", {"shadow": "champion", "log": 0.0}, UsageError),
         ("gdp", {"port": 70000}, UsageError),
         ("gdp", {"store": "memory://served"}, UsageError),
     ],
@@ -58,6 +65,46 @@ def test_a_port_that_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="can't listen"):
         umbel.serve("gdp", store=store.url, trust=True, port=taken.getsockname()[1])
+
+
+def test_splits_of_groups_are_kept_by_canonical_name(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    register(store, 1.0, groups=["a/b", "c"])
+    promote(store, 1)
+    settings = make_settings("gdp", split=["champion=100", "a/b:champion=40,challenger=60"], trust=True)
+    promote(store, 1, "challenger")
+    assert _checked(store, settings).splits.of("a%2Fb").as_percent() == {"champion": 40.0, "challenger": 60.0}
+    both = make_settings("gdp", split=["a/b:champion=100", "a%2Fb:champion=100"], trust=True)
+    with pytest.raises(UsageError, match="two splits"):
+        _checked(store, both)
+
+
+def test_skops_models_that_need_trust_are_told_of_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("skops")
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    store = open_store(str(tmp_path / "store"))
+    register(store, 1.0, model=lambda factor: LinearRegression().fit([[0.0]], [factor]), inputs=[[1.0]])
+    # skops does not know functions
+    unknown = make_pipeline(FunctionTransformer(copy.copy), LinearRegression()).fit([[0.0]], [1.0])
+    version = register(store, 1.0, model=lambda factor: unknown, inputs=[[1.0]])
+    assert set(version.table()["model_format"].to_pylist()) == {"skops"}
+    promote(store, 1)
+    _checked(store, make_settings("gdp"))
+    promote(store, 2)
+    with pytest.raises(UntrustedError, match="skops"):
+        _checked(store, make_settings("gdp"))
+    _checked(store, make_settings("gdp", trust=True))
+
+
+def test_a_server_does_not_take_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = SimpleNamespace(applications={"umbel-gdp": SimpleNamespace(status=SimpleNamespace(value="RUNNING"))})
+    monkeypatch.setattr("ray.serve.status", lambda: there)
+    with pytest.raises(UsageError, match="--name"):
+        _check_name("umbel-gdp")
+    _check_name("umbel-gdp-2")
 
 
 @pytest.mark.ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ TOKEN = "correct-horse-battery-staple"
         {"shadow": "champion"},
         {"log": 1.5},
         {"log": -0.1},
+        {"shadow": "challenger", "log": 0},
         {"cached_groups": 0},
         {"max_body_bytes": 0},
         {"poll_s": 0.0},
@@ -69,6 +71,7 @@ def test_a_token_is_read_from_one_place(tmp_path: Path, monkeypatch: pytest.Monk
     file.write_text(f"{TOKEN}\n")
     monkeypatch.setenv("SERVE_TOKEN", TOKEN)
     assert read_token(file) == read_token(env="SERVE_TOKEN") == TOKEN
+    assert "SERVE_TOKEN" not in os.environ  # what this process starts does not inherit it
     assert read_token() is None
     for wrong in ({"file": file, "env": "SERVE_TOKEN"}, {"env": "NO_SUCH_NAME"}, {"file": tmp_path / "none"}):
         with pytest.raises(UsageError) as error:
