@@ -153,7 +153,7 @@ class Store:
         return Registry(self.objects)
 
     def downstream(self, digest: str) -> Downstream:
-        """Every run, trial and model that was made from something.
+        """Every run, trial, model and registered version that was made from something.
 
         Args:
             digest: of data (a value, or what `umbel.read` read), of an argument, of code (a fingerprint, or that of
@@ -164,7 +164,7 @@ class Store:
             StoreError: the store can't be read.
 
         Cost: a small read a run that is done (on object storage one for many of them, once a search has gathered
-        these); a run that is not done is read from its segments.
+        these); a run that is not done is read from its segments; two reads a registered version.
         """
         from umbel.storage.lineage.downstream import find_downstream
 

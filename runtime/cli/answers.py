@@ -79,7 +79,7 @@ def downstream(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every run that was made from some data or code."""
+    """Show every run that was made from some data or code, and the registered versions that hold its models."""
     from dataclasses import asdict
 
     found = open_for_command(store).downstream(digest)

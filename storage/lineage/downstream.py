@@ -1,16 +1,17 @@
 """What was made from these data, or from this code? Every run of a store that used them, with its trials and models.
 
 A digest is looked for in what each run mentions (`umbel.storage.lineage.mentions`) and in its run.json, and from
-there the graph is followed, element by element. Runs are not connected with each other: what other runs made of a
-model that is found here is found by asking for the model. It must not write.
+there the graph is followed, element by element. Registered versions are found by the elements that their models are
+from (`umbel.storage.lineage.registered_uses`). Runs are not connected with each other: what other runs made of a model
+that is found here is found by asking for the model. It must not write.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from umbel.scheduler.errors import UsageError
 from umbel.scheduler.words import counted
 from umbel.storage.lineage.mentions import DATA, MODEL, VALUE, RunMentions
 from umbel.storage.lineage.mentions_index import all_mentions
+from umbel.storage.lineage.registered_uses import Registered, registered_uses
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.runs.records import read_run_record
 from umbel.storage.runs.segment_format import unify
@@ -53,6 +55,12 @@ class Use:
     models: int
     #: By sweep the groups, by other node the elements, that were made from it.
     affected: Mapping[str, Sequence[int]]
+    #: Registered versions that hold models of it: ``"growth version 3"``. They may outlive the run.
+    versions: tuple[str, ...] = ()
+
+
+#: By run and when it was made: its use, and the beginnings of the digests of its models.
+_Found: TypeAlias = dict[tuple[str, str], tuple[Use, npt.NDArray[np.uint64]]]
 
 
 class Downstream:
@@ -131,6 +139,8 @@ class Downstream:
             )
             made = f"{counted(use.trials, 'trial')}, {counted(use.models, 'model')}"
             lines.append(f"  {use.run}  {use.created[:19].replace('T', ' ')}  {use.user}  {roles}  →  {made}")
+            if use.versions:
+                lines.append(f"    registered: {', '.join(use.versions)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -149,10 +159,38 @@ def find_downstream(objects: ObjectStore, digest: str) -> Downstream:
             got=repr(digest),
             expected="8 to 64 hexadecimal digits, as lineages, `umbel show` and the trials table give them",
         )
-    found = [use for run_id, mentions in all_mentions(objects) if (use := _use(run_id, mentions, text)) is not None]
-    uses = sorted((use for use, _ in found), key=lambda use: (use.created, use.run), reverse=True)
-    models = np.unique(np.concatenate([each for _, each in found])) if found else ()
+    found: _Found = {}
+    trials: dict[tuple[str, str], dict[str, int]] = {}  # a group, by run and sweep
+    for run_id, mentioned in all_mentions(objects):
+        use = _use(run_id, mentioned, text)
+        if use is not None:
+            key = run_id, use[0].created
+            found[key] = use
+            trials[key] = {entry["name"]: int(entry.get("trials") or 1) for entry in mentioned.summary["nodes"]}
+    elements = {key: {name: frozenset(each) for name, each in use.affected.items()} for key, (use, _) in found.items()}
+
+    def was_made(run: str, created: str, node: str, index: int) -> bool:
+        key = run, created
+        return key in found and index // trials[key].get(node, 1) in elements[key].get(node, ())
+
+    for registered in registered_uses(objects, text, was_made):
+        _add_registered(found, registered)
+    uses = sorted((use for use, _ in found.values()), key=lambda use: (use.created, use.run), reverse=True)
+    models = np.unique(np.concatenate([each for _, each in found.values()])) if found else ()
     return Downstream(objects, text, uses, len(models))
+
+
+def _add_registered(found: _Found, registered: Registered) -> None:
+    """Say which version holds models of a use; a run that is gone, or does not mention them, becomes one by that."""
+    name = f"{registered.model} version {registered.version}"
+    key = registered.run, registered.created
+    use, models = found.get(key, (Use(*key, "", (), 0, 0, {}), np.zeros(0, np.uint64)))
+    if not use.affected:
+        held = np.array([int(each[:16], 16) for each in registered.models], np.uint64)
+        models = np.unique(np.concatenate([models, held]))
+        roles = (*use.roles, *(f"{role} in {name}" for role in registered.roles))
+        use = replace(use, roles=roles, models=len(models))
+    found[key] = replace(use, versions=(*use.versions, name)), models
 
 
 def _use(run_id: str, mentioned: RunMentions, digest: str) -> tuple[Use, npt.NDArray[np.uint64]] | None:

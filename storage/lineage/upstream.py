@@ -224,7 +224,8 @@ class LineageReader:
             )
             metrics = {key[7:]: value for key, value in row.items() if key.startswith("metric_") and value is not None}
             kept = {"status": _status(row)} | {
-                key: row.get(key) for key in ("attempt", "started", "host", "data", "model", "reused_from")
+                key: row.get(key)
+                for key in ("attempt", "started", "host", "data", "model", "reused_from", "borrowed_from")
             }
             facts = _facts({**groups, **metrics, **kept})
             return Lineage("trial", f"trial {element} of {name}", row.get("key"), facts, tuple(made_from))

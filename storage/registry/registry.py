@@ -56,7 +56,8 @@ class Registry:
             model: the name of the registered model; a new one is made.
             by: the group keys. Fewer than the sweep has: the best of all groups that agree in these. None: all.
             models: the node, or its name, whose elements are the models, one a group in the order of the groups
-                (``refit.map(sweep.best(), data)``). None: those that the best trials returned in `umbel.Result`.
+                (``refit.map(sweep.best(), data)``). None: those that the best trials returned in `umbel.Result`. If
+                they return `umbel.Result` too, its metrics stand instead of the trials' of these names.
             sweep: which sweep, if the run has several.
             metric: of a sweep that is judged by several metrics the one by which a group's winner is taken from its
                 Pareto set.

@@ -21,13 +21,15 @@ from umbel.storage.runs.graph_record import NodeRecord, SweepRecord, near_names
 from umbel.storage.runs.run import Run
 from umbel.storage.runs.trial_rows import PRUNED, SUCCEEDED, best_trials, metric_column
 from umbel.storage.runs.value_rows import read_elements
-from umbel.storage.values.columns import float_values, inferred, int_values, integers, python_rows, strings
+from umbel.storage.values.columns import float_values, floats, inferred, int_values, integers, python_rows, strings
 from umbel.storage.values.packs import MODEL, MODEL_AT
 
 __all__ = ["Winners", "find_winners", "named"]
 
 #: Columns of the trials table that say where a winner comes from.
 _KEPT = ("sweep", "trial", "seed", "started", "seconds", "code", "data", "key", "reused_from")
+#: Columns of a node's elements that say which model each made.
+_OF_ELEMENT = ("element", "status", "error", "digest", MODEL, MODEL_AT, "payload")
 _MAX_NAMED = 5
 
 
@@ -197,8 +199,12 @@ def _best_by(best: pa.Table, judged: Objective, by: tuple[str, ...]) -> pa.Table
 def _of_elements(
     run: Run, node: NodeRecord, sweep: SweepRecord | None, by: tuple[str, ...], judged: Objective | None
 ) -> Winners:
-    columns = ("status", "error", "digest", MODEL, MODEL_AT, "payload")
-    elements = {int(row["element"]): row for row in python_rows(read_elements(run.objects, run.id, node, columns))}
+    values = read_elements(run.objects, run.id, node, payload=True)
+    measured = [
+        name for name in values.column_names if name.startswith("metric_") and values[name].null_count < len(values)
+    ]
+    values = values.select([name for name in values.column_names if name in (*_OF_ELEMENT, *measured)])
+    elements = {int(row["element"]): row for row in python_rows(values)}
     groups = [{}] if sweep is None else [_of(sweep, position) for position in range(max(1, len(sweep.groups)))]
     texts = [group_text([group[key] for key in by]) for group in groups]
     failed = [
@@ -213,6 +219,10 @@ def _of_elements(
         best, missing = best_trials(run.objects, run.id, sweep)
         _refuse_missing(run, [texts[place] for place in missing], f"no trial has a finite {judged.metric}")
         rows = _with_keys(run, _best_by(best, judged, sweep.group_names), by, texts)
+    for name in measured:  # the model's own, instead of those of the trial whose config it has
+        column = floats([row.get(name) for row in found])
+        at = rows.column_names.index(name) if name in rows.column_names else None
+        rows = rows.append_column(name, column) if at is None else rows.set_column(at, name, column)
     rows = rows.append_column("node", strings([node.name] * len(rows)))
     rows = rows.append_column("element", integers(list(range(len(rows)))))
     # A task that returns umbel.Result(metrics, model=...) has both; else its value is the model.

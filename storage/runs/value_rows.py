@@ -53,7 +53,12 @@ _ELEMENT_SCHEMA = pa.schema(
 
 
 def read_elements(
-    objects: ObjectStore, run_id: str, node: NodeRecord, columns: Sequence[str] | None = None
+    objects: ObjectStore,
+    run_id: str,
+    node: NodeRecord,
+    columns: Sequence[str] | None = None,
+    *,
+    payload: bool = False,
 ) -> pa.Table:
     """The finished elements of a node, one row each, in order; of one recorded twice the later row.
 
@@ -61,13 +66,14 @@ def read_elements(
         objects: the store.
         run_id: the run.
         node: the node.
-        columns: which columns ("element" is always read); None: all but the payload.
+        columns: which columns ("element" is always read); None: all.
+        payload: of all columns, the payload, too.
     """
     wanted = list(dict.fromkeys(["element", *columns])) if columns is not None else None
     scan = read_segments(
         objects,
         layout.values_folder(run_id, node.name),
-        wanted if wanted is not None else lambda names: [name for name in names if name != "payload"],
+        wanted if wanted is not None else lambda names: [name for name in names if payload or name != "payload"],
     )
     warn_of_corrupt(scan.corrupt, objects.url)
     table = unify([empty_table(_ELEMENT_SCHEMA), *scan.tables] if wanted is None or not scan.tables else scan.tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -224,6 +225,82 @@ def test_what_nobody_used(done: umbel.Run) -> None:
     assert "nothing" in found.text()
     with pytest.raises(UsageError, match="no digest"):
         store_of(done).downstream("first")
+
+
+class Level:
+    """A model that can be asked."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def predict(self, inputs: list[float]) -> list[float]:
+        return [self.level for _ in inputs]
+
+
+def fit_level(config: dict[str, Any], data: list[float]) -> umbel.Result:
+    return umbel.Result({"loss": abs(config["level"] - data[0])}, model=Level(config["level"]))
+
+
+@umbel.task
+def refit_level(best: umbel.Best, data: list[float]) -> umbel.Result:
+    return umbel.Result({"loss": best.value / 2, "rows": len(data)}, model=Level(data[0]))
+
+
+@pytest.fixture
+def registered(tmp_path: Path) -> umbel.Run:
+    """A run whose winners are version 1 of `level`, and whose refitted models are version 2."""
+    write(tmp_path, [1.0, 2.0, 3.0])
+    data = part.map(umbel.read(tmp_path / "sales.csv", name="sales"), COUNTRIES)
+    sweep = umbel.sweep(
+        fit_level,
+        space={"level": [1, 2]},
+        over={"country": COUNTRIES},
+        data=data,
+        search="grid",
+        metric="loss",
+        name="fit",
+    )
+    made = run(refit_level.map(sweep.best(), data), tmp_path / "store", name="levels")
+    registry = umbel.open_store(made.store_url).registry
+    registry.register(made, model="level")
+    registry.register(made, model="level", models="refit_level")
+    return made
+
+
+def test_registered_versions_are_made_of_data_too(registered: umbel.Run) -> None:
+    store = store_of(registered)
+    chile = registered.elements("part")["digest"][2].as_py()
+    model = store.registry.model("level")
+    model.set_alias("champion", 1)
+    model.promote(2, groups=["BRA"], trust=True)
+    found = store.downstream(chile)
+    assert found.uses[0].versions == ("level version 1", "level version 2", "level version 3")
+    assert "registered: level version 1, level version 2, level version 3" in found.text()
+    refit = next(entry for entry in registered.record["graph"]["nodes"] if entry["name"] == "refit_level")
+    assert store.downstream(refit["code"]).uses[0].versions == ("level version 2", "level version 3")
+    assert store.downstream("0" * 64).uses == ()
+
+
+def test_metrics_of_refitted_models_are_their_own(registered: umbel.Run) -> None:
+    model = store_of(registered).registry.model("level")
+    trials, refits = (model.version(number).table() for number in (1, 2))
+    assert trials["metric_loss"].to_pylist() == [0.0, 0.0, 1.0]
+    assert refits["metric_loss"].to_pylist() == [0.0, 0.0, 0.5]
+    assert refits["metric_rows"].to_pylist() == [1.0, 1.0, 1.0]
+    assert "metric_rows" not in trials.column_names
+    assert model.version(2).metric == "loss"
+
+
+def test_registered_versions_outlive_their_runs(registered: umbel.Run) -> None:
+    store = store_of(registered)
+    rows = store.registry.model("level").version(1).table().to_pylist()
+    shutil.rmtree(Path(store.url) / "runs" / "levels")
+    (use,) = store.downstream(rows[2]["data"]).uses
+    assert (use.run, use.trials, use.models) == ("levels", 0, 2)
+    assert use.versions == ("level version 1", "level version 2")
+    assert use.roles == ("data in level version 1", "data in level version 2")
+    assert store.downstream(rows[2]["model"]).uses[0].versions[0] == "level version 1"
+    assert store.downstream(rows[2]["data"]).trials().num_rows == 0
 
 
 def written(found: umbel.Run) -> dict[str, list[int]] | None:

@@ -147,6 +147,8 @@ def test_an_earlier_run_lends(go: Go) -> None:
     place = int(origins[0].rpartition("/")[2])
     assert run.trials().to_pylist()[0]["config_x"] == rows[place]["config_x"]
     assert run.record["graph"]["nodes"][0]["sweep"]["transfer_from"] == ["before/s"]
+    assert run.lineage(0).fact("borrowed_from") == origins[0]
+    assert f"borrowed_from {origins[0]}" in run.lineage(0).text()
     assert of(go(a_sweep(10, ["g4"], transfer_from=[before]), "again")) == of(run)
     adaptive = go(a_sweep(10, ["g5"], transfer_from=run), "third")
     assert adaptive.trials()["borrowed_from"][0].as_py().startswith("after/s/")
