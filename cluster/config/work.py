@@ -15,6 +15,7 @@ from umbel.cluster.config.checks import (
     check_plain_words,
     check_set,
 )
+from umbel.cluster.serving.app_builder import BUILDER, read_arguments
 from umbel.scheduler.errors import UsageError
 from umbel.storage.redaction import is_secret_name
 
@@ -120,11 +121,11 @@ class Cron:
 class Service:
     """A Serve application, which stays."""
 
-    #: ``MODULE:APPLICATION`` in the image, as Serve imports it.
-    import_path: str
+    #: ``MODULE:APPLICATION`` in the image, as Serve imports it; the default serves a registered model.
+    import_path: str = BUILDER
     #: The path below which it answers.
     route_prefix: str = "/"
-    #: What its builder is called with.
+    #: What its builder is called with; for a registered model the options of `umbel serve`, as ``model``.
     args: Mapping[str, str] = field(default_factory=dict)
     #: "NewCluster": a changed cluster is started beside the old one, which goes when the new one answers.
     upgrade: str = "NewCluster"
@@ -136,10 +137,13 @@ class Service:
             )
         if not re.fullmatch(r"/[A-Za-z0-9_./-]*", self.route_prefix):
             raise UsageError("service: this is no path", got=self.route_prefix, expected="as /gdp")
+        if self.import_path == BUILDER:
+            read_arguments(self.args)
         check_plain_words("service: args", [value for value in self.args.values() if value])
-        for name in self.args:
+        for name, value in self.args.items():
             check_plain_words("service: the name of an argument", (name,))
-            if is_secret_name(name) and not name.endswith(("_env", "_file")):  # these say where it is
+            elsewhere = name.endswith(("_env", "_file"))  # they say where it is
+            if is_secret_name(name) and not elsewhere and value not in ("true", "false"):
                 raise UsageError(
                     f"service: args: {name} would stand in the manifest in clear",
                     got="a credential",

@@ -63,7 +63,8 @@ def of_kind(config: ClusterConfig, kind: str) -> ClusterConfig:
         )
     if kind == "service" and config.service is None:
         raise UsageError(
-            "a service needs an application", expected='[tool.umbel.cluster.service] import_path = "MODULE:NAME"'
+            "a service needs a model, or an application of your own",
+            expected='[tool.umbel.cluster.service] args = { model = "gdp" }, or import_path = "MODULE:NAME"',
         )
     job = config.job if runs else None
     if job is not None and kind == "cron":

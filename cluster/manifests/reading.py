@@ -226,7 +226,7 @@ def _service(spec: Mapping[str, Any]) -> Service:
     return Service(
         import_path=application["import_path"],
         route_prefix=application["route_prefix"],
-        args=application.get("args", {}),
+        args={name: str(value) for name, value in application.get("args", {}).items()},
         upgrade=spec["upgradeStrategy"]["type"],
     )
 

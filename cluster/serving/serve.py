@@ -23,7 +23,7 @@ from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.registry.trust import is_trusted
 from umbel.storage.store import Store, open_store
 
-__all__ = ["Serving", "serve"]
+__all__ = ["Serving", "checked_settings", "open_served", "serve"]
 
 #: Seconds that a server gets to answer what is under way and to write its log.
 STOP_S = 30.0
@@ -199,7 +199,7 @@ def serve(
         )
     if not prefix.startswith("/") or "{" in prefix or (prefix != "/" and prefix.endswith("/")):
         raise UsageError("this can't be the prefix of a path", got=prefix, expected="/ or /models, say")
-    opened = _opened(store, storage_options)
+    opened = open_served(store, storage_options)
     settings = make_settings(
         model,
         alias=alias,
@@ -219,7 +219,7 @@ def serve(
     )
     if token is not None and no_token:
         raise UsageError("a server asks for a token, or for none", got="both", expected="token= or no_token=")
-    settings = _checked(opened, settings)
+    settings = checked_settings(opened, settings)
     listening = connect(address, host, port, is_guarded=no_token or token is not None)
     application_name = name or f"umbel-{model}"
     try:
@@ -247,7 +247,13 @@ def serve(
     return serving
 
 
-def _opened(store: str | Store | None, storage_options: Mapping[str, Any] | None) -> Store:
+def open_served(store: str | Store | None, storage_options: Mapping[str, Any] | None) -> Store:
+    """The store that is served from; None: the default one.
+
+    Raises:
+        UsageError: only this process sees it.
+        StoreError: it can't be opened.
+    """
     from umbel.runtime.driver.run import default_store
 
     opened = store if isinstance(store, Store) else open_store(store or default_store(), storage_options)
@@ -256,8 +262,13 @@ def _opened(store: str | Store | None, storage_options: Mapping[str, Any] | None
     return opened
 
 
-def _checked(store: Store, settings: ServeSettings) -> ServeSettings:
-    """Find what would keep the replicas from starting; the settings, with groups by their canonical names."""
+def checked_settings(store: Store, settings: ServeSettings) -> ServeSettings:
+    """The settings, with groups by their canonical names, if nothing would keep the replicas from starting.
+
+    Raises:
+        NotFoundError: there is no such model, alias or group.
+        UntrustedError: its models carry code, and the store is not trusted.
+    """
     registered = store.registry.model(settings.model)
     found = {alias: registered.version(registered.resolve(alias).version) for alias in settings.aliases}
     version = found[settings.alias]

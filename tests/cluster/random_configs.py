@@ -100,6 +100,13 @@ crons = st.builds(
 )
 services = st.builds(
     Service,
+    args=st.fixed_dictionaries(
+        {"model": st.just("gdp"), "token_env": st.just("TOKEN")},
+        optional={"trust": st.just("true"), "log": st.just("0.5")},
+    ),
+    route_prefix=st.sampled_from(["/", "/gdp"]),
+) | st.builds(
+    Service,
     import_path=st.sampled_from(["app:serve", "a.b.c:build"]),
     route_prefix=st.sampled_from(["/", "/gdp", "/v1/x.y"]),
     args=st.dictionaries(

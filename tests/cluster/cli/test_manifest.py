@@ -83,6 +83,14 @@ def test_what_a_setting_can_not_say_is_told(umbel: Command, tmp_path: Path) -> N
     assert "upscalingMode" in umbel("manifest", "read", "job.yaml")[2]
 
 
+def test_a_registered_model_is_served_by_its_name(umbel: Command) -> None:
+    status, out, _ = umbel("manifest", "service", "--set", "service.args={model='growth',token_env='TOKEN'}")
+    assert status == 0
+    (application,) = yaml.safe_load(yaml.safe_load(out)["spec"]["serveConfigV2"])["applications"]
+    assert application["import_path"] == "umbel.cluster.serving.app_builder:build"
+    assert application["args"] == {"model": "growth", "token_env": "TOKEN"}
+
+
 def test_the_image_without_umbel_is_warned_of(umbel: Command) -> None:
     assert "has neither Umbel nor the project" in umbel("manifest", "job")[2]
     assert umbel("manifest", "cluster")[2] == ""
@@ -165,7 +173,7 @@ def test_explain_bounds_an_allocation(umbel: Command) -> None:
         (["explain", "slurm", "--set", "slurm.cpus=1", "--price", "cpu=3"], "unknown group in a price"),
         (["cluster", "--set", "imag=x"], "did you mean image"),
         (["cluster", "--config", "nothing.toml"], "can't be read"),
-        (["service"], "needs an application"),
+        (["service"], "needs a model, or an application"),
         (["explain", "pod"], "unknown kind of manifest"),
         (["explain", "job", "--price", "x"], "no price"),
         (["explain", "job", "--price", "cpuu=3"], "did you mean cpu"),

@@ -138,6 +138,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cron": {"schedule": "0 3 * * *", "run": "nightly"}}, "has no time in it"),
     ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Rome!"}}, "no time zone"),
     ({"cron": {"schedule": "0 * * * *", "run": "n-%d-%H"}}, "each retry would read off the clock anew"),
+    ({"service": {}}, "a served model needs a name"),
+    ({"service": {"args": {"model": "gdp"}}}, "a token, or for none"),
+    ({"service": {"args": {"modle": "gdp"}}}, "did you mean model"),
+    ({"service": {"args": {"model": "gdp", "replicas": "two"}}}, "replicas is no whole number"),
     ({"service": {"import_path": "app"}}, "names no application"),
     ({"service": {"import_path": "app:serve", "route_prefix": "gdp"}}, "no path"),
     ({"service": {"import_path": "app:serve", "upgrade": "newcluster"}}, "did you mean NewCluster"),
@@ -172,7 +176,7 @@ OF_KIND: list[tuple[str, dict[str, Any], str]] = [
     ("cron", {"cron": None}, "needs a schedule"),
     ("cron", {"name": "n" * 42}, "at most 41"),
     ("cron", {"queue": {"scheduler": "kueue", "name": "q"}}, "can't name a queue"),
-    ("service", {"service": None}, "needs an application"),
+    ("service", {"service": None}, "needs a model, or an application"),
 ]
 
 
@@ -188,6 +192,7 @@ GOOD_TOO: list[dict[str, Any]] = [
     {"labels": {"app.kubernetes.io/part-of": "gdp", "team": "x"}},
     {"image": "team/gdp:1.4.2", "ray_version": "2.60.0"},
     {"service": {"import_path": "app:serve", "args": {"token_env": "TOKEN", "token_file": "/run/token"}}},
+    {"service": {"args": {"model": "gdp", "no_token": "true"}}},
     {"slurm": {"cpus": 1, "setup": ['export TOKEN="$(cat ~/.token)"', "export HF_TOKEN=$TOKEN", "source secrets.sh"]}},
     {"job": {"target": "job.py", "retries": 0}, "cron": {"schedule": "0 * * * *", "run": "n-%d-%H"}},
     {"job": {"target": "job.py", "args": ["--budget", "trials=5"]}},

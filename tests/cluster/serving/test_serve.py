@@ -13,7 +13,7 @@ import pytest
 
 import umbel
 from tests.cluster.served import promote, register
-from umbel.cluster.serving.serve import _check_name, _checked
+from umbel.cluster.serving.serve import _check_name, checked_settings
 from umbel.cluster.serving.settings import make_settings
 from umbel.scheduler.errors import NotFoundError, UntrustedError, UsageError
 from umbel.storage.store import Store, open_store
@@ -73,10 +73,10 @@ def test_splits_of_groups_are_kept_by_canonical_name(tmp_path: Path) -> None:
     promote(store, 1)
     settings = make_settings("gdp", split=["champion=100", "a/b:champion=40,challenger=60"], trust=True)
     promote(store, 1, "challenger")
-    assert _checked(store, settings).splits.of("a%2Fb").as_percent() == {"champion": 40.0, "challenger": 60.0}
+    assert checked_settings(store, settings).splits.of("a%2Fb").as_percent() == {"champion": 40.0, "challenger": 60.0}
     both = make_settings("gdp", split=["a/b:champion=100", "a%2Fb:champion=100"], trust=True)
     with pytest.raises(UsageError, match="two splits"):
-        _checked(store, both)
+        checked_settings(store, both)
 
 
 def test_skops_models_that_need_trust_are_told_of_at_once(tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_skops_models_that_need_trust_are_told_of_at_once(tmp_path: Path) -> Non
     version = register(store, 1.0, model=lambda factor: unknown, inputs=[[1.0]])
     assert set(version.table()["model_format"].to_pylist()) == {"skops"}
     promote(store, 1)
-    _checked(store, make_settings("gdp"))
+    checked_settings(store, make_settings("gdp"))
     promote(store, 2)
     with pytest.raises(UntrustedError, match="skops"):
-        _checked(store, make_settings("gdp"))
-    _checked(store, make_settings("gdp", trust=True))
+        checked_settings(store, make_settings("gdp"))
+    checked_settings(store, make_settings("gdp", trust=True))
 
 
 def test_a_server_does_not_take_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
