@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def two_processors() -> Iterator[None]:
     ray.shutdown()
 
 
-@umbel.task
+@umbel.task(priority=1)
 def array(seed: int, artifacts: str) -> npt.NDArray[np.float64]:
     """Makes a large value, and away with all that were stored before."""
     if artifacts:
@@ -56,8 +57,23 @@ def array(seed: int, artifacts: str) -> npt.NDArray[np.float64]:
 
 
 @umbel.task(cpus=0.5)
-def firsts(arrays: list[npt.NDArray[np.float64]]) -> list[float]:
+def firsts(arrays: list[npt.NDArray[np.float64]], read: str) -> list[float]:
+    Path(read).touch()
     return [float(values[0]) for values in arrays]
+
+
+@umbel.task
+def stay_until(read: str) -> None:
+    """Keeps the worker that made the arrays: with it their copies would go."""
+    deadline = time.monotonic() + 120
+    while not Path(read).exists():
+        assert time.monotonic() < deadline, "nobody reads the arrays"
+        time.sleep(0.01)
+
+
+@umbel.task(cpus=0.5)
+def first_of(values: list[float], other: None) -> list[float]:
+    return values
 
 
 @umbel.task(cpus=2)
@@ -67,9 +83,9 @@ def firsts_with_all_processors(arrays: list[npt.NDArray[np.float64]]) -> list[fl
 
 @pytest.mark.ray
 def test_a_copy_saves_the_way_through_the_store(two_processors: None, tmp_path: Path) -> None:
-    artifacts = tmp_path / "artifacts"
+    artifacts, read = tmp_path / "artifacts", str(tmp_path / "read")
     artifacts.mkdir()
-    node = firsts.bind(array.map([1, 2, 3], str(artifacts)))
+    node = first_of.bind(firsts.bind(array.map([1, 2, 3], str(artifacts)), read), stay_until.bind(read))
     run = umbel.run(node, store=str(tmp_path), name="r", workers=1, progress="quiet")
     assert run.value(node) == [1.0, 2.0, 3.0]
     assert len(list(artifacts.iterdir())) == 1  # so there was nothing else to read the others from
