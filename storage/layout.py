@@ -29,6 +29,7 @@ registry/<model>/aliases/<alias>/<n>.json where an alias points: the highest num
 registry/<model>/predictions/<day>/<time>-<random>.parquet   what a served model answered
 registry/<model>/outcomes/<day>/<time>-<random>.parquet      what turned out to be true
 registry/<model>/profiles/<version>.json                     the training data of a version, in figures
+registry/<model>/profiles/<version>-sampled.json             the same, as registering found them in the run
 ```
 """
 
@@ -314,9 +315,15 @@ def log_object(model: str, kind: str, written: datetime, token: str) -> str:
     return f"{REGISTRY}/{model}/{kind}/{written:%Y-%m-%d}/{written:%Y%m%dT%H%M%S%f}-{token}.parquet"
 
 
-def profile(model: str, version: int) -> str:
-    """The object that describes the training data of a version of a model."""
-    return f"{REGISTRY}/{model}/profiles/{version:08d}.json"
+def profile(model: str, version: int, *, sampled: bool = False) -> str:
+    """The object that describes the training data of a version of a model.
+
+    Args:
+        model: its name.
+        version: its number.
+        sampled: the one that registering made of the run's data, rather than the one that somebody has given.
+    """
+    return f"{REGISTRY}/{model}/profiles/{version:08d}{'-sampled' if sampled else ''}.json"
 
 
 def is_name(name: str) -> bool:

@@ -54,6 +54,9 @@ def register(
         str | None,
         typer.Option(metavar="JSON|FILE", help="Example inputs, or a JSON schema: JSON, or a file that holds it."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option(help="Describe the data that the winners were trained on, for umbel drift.")
+    ] = True,
     why: WhyOption = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -62,9 +65,21 @@ def register(
 
     The models are loaded, which runs code of those who made the run.
     """
+    from umbel.scheduler.words import counted
+    from umbel.storage.registry.profiles import read_profile
+
     given = None if inputs is None else _json(inputs)
-    version = open_for_command(store).registry.register(
-        name, model=model, by=by or None, models=node, sweep=sweep, metric=metric, inputs=given, why=why
+    opened = open_for_command(store)
+    version = opened.registry.register(
+        name,
+        model=model,
+        by=by or None,
+        models=node,
+        sweep=sweep,
+        metric=metric,
+        inputs=given,
+        why=why,
+        profile=profile,
     )
     if as_json:
         print_json({**version.record, "model": model, "version": version.number})
@@ -75,6 +90,10 @@ def register(
         f"{model} version {version.number}: {count:,} {'model' if count == 1 else 'models'} of {name} "
         f"({', '.join(formats)})"
     )
+    described = read_profile(opened.objects, model, version.number)
+    if described is not None:
+        fields = counted(len(described.inputs), "field")
+        typer.echo(f"  training data for umbel drift: {fields}, {counted(described.rows, 'row')}")
     typer.echo(f"umbel promote {model} {version.number} puts it to use")
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.runtime.production.input_fields import as_category, as_number, describe, fields_of_rows, fields_of_table
 from umbel.runtime.production.served import registered_model
 from umbel.scheduler.errors import NotFoundError, UsageError
 from umbel.scheduler.statistics.distributions import Distance, Numbers, distance_of_categories, distance_of_numbers
 from umbel.scheduler.words import counted
+from umbel.storage.registry.input_fields import as_category, as_number, describe, fields_of_rows, fields_of_table
 from umbel.storage.registry.profiles import Description, Descriptions, create_profile, read_profile
 
 if TYPE_CHECKING:

@@ -5,18 +5,15 @@ It must not know what either does with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.scheduler.errors import UsageError
 from umbel.storage.store import Store, open_store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from umbel.storage.registry.registered_model import RegisteredModel
 
-__all__ = ["as_table", "record_outcomes", "registered_model"]
+__all__ = ["record_outcomes", "registered_model"]
 
 
 def registered_model(model: str, store: Store | str | None) -> RegisteredModel:
@@ -53,6 +50,7 @@ def record_outcomes(model: str, outcomes: object, *, store: Store | str | None =
         StoreError: the store can't be written.
     """
     from umbel.storage.predictions.log import write_outcomes
+    from umbel.storage.registry.input_fields import as_table
     from umbel.storage.values.columns import python_values
 
     objects = registered_model(model, store).objects
@@ -78,31 +76,3 @@ def _seconds(time: Any) -> float:
     if isinstance(time, (int, float)):
         return float(time)
     raise UsageError("this can't be the time of an outcome", got=repr(time), expected="a datetime, or seconds")
-
-
-def as_table(rows: object) -> pa.Table:
-    """A table as an Arrow table.
-
-    Raises:
-        UsageError: it is none.
-    """
-    import pyarrow as pa
-
-    try:
-        if isinstance(rows, pa.Table):
-            return rows
-        if hasattr(rows, "__arrow_c_stream__"):  # Polars, DuckDB, pandas of late
-            return pa.table(rows)
-        if type(rows).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(rows, preserve_index=False)
-        if isinstance(rows, Mapping):
-            return pa.table(dict(rows))
-        if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
-            return pa.Table.from_pylist([dict(row) for row in rows])
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise UsageError("this can't be read as a table", got=str(error)) from error
-    raise UsageError(
-        "this is no table",
-        got=type(rows).__name__,
-        expected="an Arrow, pandas or Polars table, a dict of columns, or a list of dicts",
-    )

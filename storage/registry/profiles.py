@@ -42,13 +42,22 @@ class Descriptions:
         }
 
 
-def create_profile(objects: ObjectStore, model: str, version: int, profile: Descriptions) -> None:
+def create_profile(
+    objects: ObjectStore, model: str, version: int, profile: Descriptions, *, sampled: bool = False
+) -> None:
     """Keep the profile of a version. One that is there already, and says the same, is no error.
+
+    Args:
+        objects: the store.
+        model: its name.
+        version: its number.
+        profile: the profile.
+        sampled: it is what registering found, and gives way to one that somebody keeps later.
 
     Raises:
         StoreConflictError: there is another one.
     """
-    path = layout.profile(model, version)
+    path = layout.profile(model, version, sampled=sampled)
     try:
         create_document(objects, path, profile.as_dict())
     except StoreConflictError:
@@ -63,14 +72,17 @@ def create_profile(objects: ObjectStore, model: str, version: int, profile: Desc
 
 
 def read_profile(objects: ObjectStore, model: str, version: int) -> Descriptions | None:
-    """The profile of a version; None: it has none.
+    """The profile of a version, as somebody has given it, else as registering found it; None: it has none.
 
     Raises:
         StoreCorruptError: it is damaged.
     """
-    path = layout.profile(model, version)
-    found = read_document(objects, path)
-    if found is None:
+    for sampled in (False, True):
+        path = layout.profile(model, version, sampled=sampled)
+        found = read_document(objects, path)
+        if found is not None:
+            break
+    else:
         return None
     check_version(found.get("format"), f"the profile of version {version} of {model!r} in the store {objects.url}")
     try:

@@ -24,7 +24,9 @@ from umbel.storage.registry.io_schema import check_schema, infer_schema, is_sche
 from umbel.storage.registry.model_formats import encode_model, model_format
 from umbel.storage.registry.model_rows import FORMAT, GROUP, SIZE, by_columns, encode_rows
 from umbel.storage.registry.predicting import as_taken, is_model, not_a_model, plain, predict, taken_as
+from umbel.storage.registry.profiles import create_profile
 from umbel.storage.registry.records import VersionRecord, check_model
+from umbel.storage.registry.training_data import describe_training_data
 from umbel.storage.registry.winners import Winners, find_winners, named
 from umbel.storage.runs.run import Run
 from umbel.storage.values.artifacts import put_artifact, put_content, read_artifact
@@ -69,6 +71,7 @@ def register(
     smoke: object = None,
     inputs: object = None,
     outputs: Mapping[str, Any] | None = None,
+    profile: bool = True,
 ) -> VersionRecord:
     """Make the next version of a registered model; see `Registry.register`."""
     check_model(model)
@@ -86,7 +89,8 @@ def register(
     ):
         rows = rows.append_column(name, strings([value] * len(rows)))
     rows = rows.append_column("registered", pa.nulls(len(rows), pa.int64()))
-    return create_version(
+    described = describe_training_data(run, winners.rows, example.smoke) if profile and example.given else None
+    record = create_version(
         objects,
         rows,
         VersionRecord(
@@ -107,6 +111,9 @@ def register(
             why=why,
         ),
     )
+    if described is not None:
+        create_profile(objects, model, record.number, described, sampled=True)
+    return record
 
 
 def create_version(objects: ObjectStore, rows: pa.Table, record: VersionRecord) -> VersionRecord:

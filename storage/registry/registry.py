@@ -46,6 +46,7 @@ class Registry:
         inputs: object = None,
         smoke: object = None,
         outputs: Mapping[str, Any] | None = None,
+        profile: bool = True,
     ) -> ModelVersion:
         """Make the next version of a registered model from the winners of a run: one model a group.
 
@@ -67,6 +68,8 @@ class Registry:
                 Arrays and tables as an example mean that models are given such.
             smoke: example inputs, if ``inputs`` is a schema.
             outputs: the JSON schema of outputs; None: inferred from what the first model answers.
+            profile: if there is an example, describe the fields of it as they are in the data that the winners were
+                trained on (the sweep's ``data=``), for `umbel.drift`; a sample of rows of at most 16 groups.
 
         Raises:
             NotFoundError: there is no such run, sweep or node.
@@ -76,7 +79,7 @@ class Registry:
             StoreError: the store can't be read or written.
 
         Cost: each model is read and decoded once; one object for all small models that need a new format, one for the
-        table, one for the record.
+        table, one for the record. For the profile, the data of at most 16 groups and 256 MiB are read.
         """
         from umbel.storage.registry.registration import register
         from umbel.storage.store import Store
@@ -104,6 +107,7 @@ class Registry:
             smoke=smoke,
             inputs=inputs,
             outputs=outputs,
+            profile=profile,
         )
         return ModelVersion(self._objects, record)
 

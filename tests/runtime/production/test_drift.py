@@ -18,11 +18,11 @@ from tests.storage.conftest import record as record  # noqa: PLC0414 - a fixture
 from tests.storage.registered import Scale, add_run
 from umbel.runtime.cli import app as cli
 from umbel.runtime.production.drift import drift, profile
-from umbel.runtime.production.input_fields import fields_of_rows
 from umbel.scheduler.errors import NotFoundError, StoreConflictError, StoreCorruptError, UsageError
 from umbel.scheduler.statistics.distributions import Categories, Numbers
 from umbel.storage import layout
 from umbel.storage.predictions.log import PredictionLog
+from umbel.storage.registry.input_fields import fields_of_rows
 from umbel.storage.registry.profiles import create_profile, read_profile
 from umbel.storage.store import Store, open_store
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from umbel.runtime.production.served import as_table
+from umbel.scheduler.errors import UsageError
 from umbel.scheduler.statistics.distributions import describe_categories, describe_numbers
 from umbel.storage.registry.profiles import Description
 from umbel.storage.values.columns import float_values, python_values
 
-__all__ = ["ONLY_FIELD", "as_category", "as_number", "describe", "fields_of_rows", "fields_of_table"]
+__all__ = ["ONLY_FIELD", "as_category", "as_number", "as_table", "describe", "fields_of_rows", "fields_of_table"]
 
 #: What a field is called that has no name.
 ONLY_FIELD = "inputs"
@@ -64,6 +64,32 @@ def _flatten(prefix: str, value: Mapping[str, Any], part: dict[str, list[Any]]) 
             _flatten(f"{prefix}{name}.", inner, part)
         else:
             part[f"{prefix}{name}"] = inner if isinstance(inner, list) else [inner]
+
+
+def as_table(rows: object) -> pa.Table:
+    """A table as an Arrow table.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        if isinstance(rows, pa.Table):
+            return rows
+        if hasattr(rows, "__arrow_c_stream__"):  # Polars, DuckDB, pandas of late
+            return pa.table(rows)
+        if type(rows).__module__.startswith("pandas"):
+            return pa.Table.from_pandas(rows, preserve_index=False)
+        if isinstance(rows, Mapping):
+            return pa.table(dict(rows))
+        if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
+            return pa.Table.from_pylist([dict(row) for row in rows])
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise UsageError("this can't be read as a table", got=str(error)) from error
+    raise UsageError(
+        "this is no table",
+        got=type(rows).__name__,
+        expected="an Arrow, pandas or Polars table, a dict of columns, or a list of dicts",
+    )
 
 
 def fields_of_table(table: object) -> tuple[int, dict[str, Any]]:
