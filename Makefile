@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= umbel-store
 
-.PHONY: help demo demo-s3 test test-fast check format bench env clean
+.PHONY: help demo demo-s3 test test-fast check format bench env proto clean
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,13 @@ bench: $(VENV)/.dev   ## Measure the numbers that Umbel promises; prints a table
 	$(BIN)/python -m tests.bench
 
 env: $(VENV)/.dev     ## Make the development environment only
+
+# An old protoc: what it makes runs with every protobuf that Ray does. It needs an old protobuf itself, so it lives apart.
+proto: $(BIN)/python  ## Make the code of gRPC anew from the .proto file
+	$(BIN)/python -m venv $(VENV)/protoc
+	$(VENV)/protoc/bin/python -m pip install --quiet --disable-pip-version-check "grpcio-tools==1.62.3" "setuptools<81"
+	$(VENV)/protoc/bin/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src --grpc_python_out=src \
+		umbel/cluster/serving/v1/predictor.proto
 
 clean:          ## Remove the environment and what builds leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

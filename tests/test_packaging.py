@@ -54,7 +54,7 @@ def test_the_wheel_holds_all_modules_and_the_command(tmp_path: Path) -> None:
     for folder in ("runtime", "scheduler", "storage", "cluster"):
         for module in (ROOT / folder).rglob("*.py"):
             assert f"umbel/{module.relative_to(ROOT)}" in names
-    assert {"umbel/__init__.py", "umbel/py.typed"} <= names
+    assert {"umbel/__init__.py", "umbel/py.typed", "umbel/cluster/serving/v1/predictor.proto"} <= names
     assert not [name for name in names if name.startswith(("tests/", "examples/"))]
 
 

@@ -57,6 +57,9 @@ def serve_model(
         str | None, typer.Option(help="Where to listen: 0.0.0.0 for other machines, too. [127.0.0.1]")
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. [8000]")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Answer gRPC, too; 0 takes a free port. [no gRPC]")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Path under which the interface lies.")] = "/",
     name: Annotated[
         str | None, typer.Option(help="Of the Serve application: two servers of a model need two. [umbel-MODEL]")
@@ -84,7 +87,7 @@ def serve_model(
         str | None, typer.Option(help="Ray cluster to deploy to. [$RAY_ADDRESS, or one is started]")
     ] = None,
 ) -> None:
-    """Serve a registered model by HTTP with Ray Serve, until Ctrl-C.
+    """Serve a registered model by HTTP, and by gRPC with --grpc-port, with Ray Serve, until Ctrl-C.
 
     Moving an alias (umbel promote, umbel rollback) reaches it within seconds, without a restart.
     """
@@ -108,6 +111,7 @@ def serve_model(
         trust=trust,
         host=host,
         port=port,
+        grpc_port=grpc_port,
         prefix=prefix,
         name=name,
         replicas=replicas,
@@ -124,6 +128,8 @@ def serve_model(
     with _told_to_stop() as stopped:
         try:
             typer.echo(f"{serving.url}/v1/models/{model}  (Ctrl-C ends it)")
+            if serving.grpc is not None:
+                typer.echo(f"gRPC at {serving.grpc}, application {serving.name}")
             if not is_loopback(serving.host):
                 who = "anybody who reaches this machine" if token is None else "who has the token"
                 typer.echo(f"it listens on {serving.host}: {who} can ask it", err=True)

@@ -28,7 +28,8 @@ def build(args: dict[str, Any]) -> Application:
         args: ``model``, and as `umbel serve` has them: ``store``, ``alias``, ``split``, ``shadow``, ``log``,
             ``log_inputs``, ``sticky_per_group``, ``salt``, ``token_env``, ``token_file``, ``no_token``, ``trust``,
             ``replicas``, ``cpus``, ``gpus``, ``cached_groups``, ``max_ongoing``, ``max_queued``, ``max_body_bytes``,
-            ``max_batch``, ``poll_s``, ``load_timeout_s``, ``access_log``. Numbers and truth values may be texts.
+            ``max_batch``, ``poll_s``, ``load_timeout_s``, ``access_log``; and ``grpc``: whether it answers gRPC, too.
+            Numbers and truth values may be texts.
 
     Raises:
         UsageError: an argument is unknown, missing or can't be meant.
@@ -36,6 +37,7 @@ def build(args: dict[str, Any]) -> Application:
         UntrustedError: its models carry code, and the store is not trusted.
         StoreError: the store can't be read.
     """
+    from umbel.cluster.serving.grpc_calls import GrpcCallers
     from umbel.cluster.serving.replica import application
     from umbel.cluster.serving.serve import checked_settings, open_served
     from umbel.cluster.serving.settings import make_settings, read_token
@@ -44,10 +46,11 @@ def build(args: dict[str, Any]) -> Application:
     given = read_arguments(args)
     store = open_served(given.pop("store", None), None)
     options = {name: given.pop(name, default) for name, default in _DEPLOYED.items()}
+    callers = GrpcCallers.ALL if given.pop("grpc", False) else GrpcCallers.NOBODY
     token = read_token(given.pop("token_file", None), given.pop("token_env", None))
     trust = given.pop("trust", False) or is_trusted(store.objects)
     settings = checked_settings(store, make_settings(**given, token=token, trust=trust))
-    return application(store.objects, settings, **options)
+    return application(store.objects, settings, **options, grpc_callers=callers)
 
 
 def read_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +120,7 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("model", "store", "alias"), _text),
     "split": _texts,
     **dict.fromkeys(("shadow", "salt", "token_env", "token_file"), _text),
-    **dict.fromkeys(("no_token", "trust", "log_inputs", "sticky_per_group", "access_log"), _truth),
+    **dict.fromkeys(("no_token", "trust", "log_inputs", "sticky_per_group", "access_log", "grpc"), _truth),
     **dict.fromkeys(("replicas", "cached_groups", "max_ongoing", "max_queued", "max_body_bytes", "max_batch"), _whole),
     **dict.fromkeys(("log", "cpus", "gpus", "poll_s", "load_timeout_s"), _number),
 }

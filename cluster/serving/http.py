@@ -1,6 +1,7 @@
 """How are HTTP requests read and answered: bodies with a limit, JSON, errors with a status?
 
-It speaks ASGI directly, for the sake of latency. It must not know what is served.
+It speaks ASGI directly, for the sake of latency. Errors and JSON are those of gRPC, too. It must not know what is
+served.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "Send",
     "error_reply",
     "header_text",
+    "json_value",
     "parse_json",
     "read_body",
     "send_reply",
@@ -33,6 +35,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 #: Seconds after which to try again.
 RETRY = (("Retry-After", "1"),)
+_EXPECTED = 'a JSON object, {"inputs": …}'
 _JSON = (b"content-type", b"application/json")
 
 
@@ -141,19 +144,31 @@ def parse_json(body: bytes) -> dict[str, Any]:
     Raises:
         HttpError: 400, it is none. NaN and Infinity are no JSON.
     """
-    try:
-        found = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
-    except RecursionError:
-        raise HttpError(400, "the request is nested too deeply") from None
-    except ValueError as error:  # what is not UTF-8, too
-        raise HttpError(
-            400, "the request is no JSON", got=str(error)[:200], expected='a JSON object, {"inputs": …}'
-        ) from None
+    found = json_value(body)
     if not isinstance(found, dict):
-        raise HttpError(
-            400, "the request is no JSON object", got=type(found).__name__, expected='a JSON object, {"inputs": …}'
-        )
+        raise HttpError(400, "the request is no JSON object", got=type(found).__name__, expected=_EXPECTED)
     return found
+
+
+def json_value(text: bytes | str, place: Sequence[str | int] = ()) -> Any:
+    """What a JSON text says.
+
+    Args:
+        text: the text.
+        place: where it stands in the request; (): it is all of it.
+
+    Raises:
+        HttpError: 400, it is no JSON. NaN and Infinity are none.
+    """
+    what = ".".join(map(str, place)) or "the request"
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError:
+        wrong, got = f"{what} is nested too deeply", None
+    except ValueError as error:  # what is not UTF-8, too
+        wrong, got = f"{what} is no JSON", str(error)[:200]
+    detail = [{"loc": ["body", *place], "msg": got or wrong, "type": "json"}] if place else ()
+    raise HttpError(400, wrong, got=got, expected="JSON" if place else _EXPECTED, detail=detail)
 
 
 def _no_constant(name: str) -> Any:

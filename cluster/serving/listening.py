@@ -1,7 +1,7 @@
 """Where does a server listen: on which Ray, at which host and port, and who reaches it there?
 
-All servers of a cluster share the host and the port of its Ray Serve. What can be wrong is found before Ray starts, as
-far as it can be. It must not know what is served.
+All servers of a cluster share the host and the ports of its Ray Serve, which are fixed when Serve starts. What can be
+wrong is found before Ray starts, as far as it can be. It must not know what is served.
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ import ipaddress
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from umbel.cluster.serving.grpc_calls import GrpcCallers
 from umbel.scheduler.errors import ExecutorError, UsageError
 
-__all__ = ["Listening", "connect", "is_loopback"]
+__all__ = ["SERVICER", "Listening", "connect", "is_loopback"]
 
 #: This machine only.
 HOST = "127.0.0.1"
 #: The port of Ray Serve's own documentation.
 PORT = 8000
+#: What Serve's gRPC proxy must have been started with.
+SERVICER = "umbel.cluster.serving.v1.predictor_pb2_grpc.add_PredictorServicer_to_server"
+#: How large a message Serve's gRPC proxy takes in. Serve's default is 2 GiB, of which a few would fill the memory.
+_MESSAGE_LIMIT = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
+_LEAST_LIMIT, _LARGEST_LIMIT = 64 * 2**20, 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +39,42 @@ class Listening:
     port: int
     #: Whether Ray was started for it.
     owns_ray: bool
+    #: None: gRPC was not asked for.
+    grpc_port: int | None = None
 
     @property
     def url(self) -> str:
         """What to ask on this machine, without a path."""
+        return f"http://{self._here}:{self.port}"
+
+    @property
+    def grpc(self) -> str | None:
+        """What to ask by gRPC on this machine: ``127.0.0.1:9000``."""
+        return None if self.grpc_port is None else f"{self._here}:{self.grpc_port}"
+
+    @property
+    def grpc_callers(self) -> GrpcCallers:
+        """Whom replicas are to answer by gRPC: who reaches the host of HTTP."""
+        if self.grpc_port is None:
+            return GrpcCallers.NOBODY
+        return GrpcCallers.THIS_MACHINE if is_loopback(self.host) else GrpcCallers.ALL
+
+    @property
+    def _here(self) -> str:
         if self.host in ("0.0.0.0", "::", ""):
-            return f"http://127.0.0.1:{self.port}"
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+            return "127.0.0.1"
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
-def connect(address: str | None, host: str | None, port: int | None, *, is_guarded: bool) -> Listening:
+def connect(
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    *,
+    is_guarded: bool,
+    grpc_port: int | None = None,
+    largest_bytes: int = 0,
+) -> Listening:
     """Connect to Ray, or start it, and see to it that Serve listens.
 
     Args:
@@ -47,14 +82,16 @@ def connect(address: str | None, host: str | None, port: int | None, *, is_guard
         host: where to listen; None: this machine only, or where the cluster's Serve listens already.
         port: where to listen; 0: a free one; None: 8000, or as above.
         is_guarded: a token is asked for, or none is wanted: other machines may reach it.
+        grpc_port: where to listen for gRPC; 0: a free one, or where Serve listens already; None: no gRPC.
+        largest_bytes: the largest request.
 
     Raises:
-        UsageError: it can't listen there, Serve listens elsewhere already, or anybody could ask.
+        UsageError: it can't listen there, Serve listens elsewhere already, or not for gRPC, or anybody could ask.
         ExecutorError: Ray can't be reached or started.
     """
     import ray
     from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
+    from ray.serve.config import HTTPOptions, gRPCOptions
     from ray.serve.context import _get_global_client
 
     from umbel.runtime.executors import ray_cluster
@@ -63,27 +100,29 @@ def connect(address: str | None, host: str | None, port: int | None, *, is_guard
     starts = not was_connected and not address and not os.environ.get("RAY_ADDRESS")
     wanted = HOST if host is None else host
     if starts:  # before Ray takes seconds to start
-        port = _free_port(wanted, port)
+        port, grpc_port = _free_ports(wanted, port, grpc_port)
     if starts or host is not None:
         _check_guarded(wanted, is_guarded)
-    ray_cluster.connect(address)
+    with _message_limit(largest_bytes if starts and grpc_port is not None else None):
+        ray_cluster.connect(address)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         running = client.http_config
         _check_running(running.host, running.port, host, port)
         _check_guarded(running.host, is_guarded)
-        return Listening(running.host, running.port, False)
+        return Listening(running.host, running.port, False, _running_grpc_port(client, grpc_port))
     if not starts:
-        port = _free_port(wanted, port)
+        port, grpc_port = _free_ports(wanted, port, grpc_port)
     assert port is not None
+    grpc = None if grpc_port is None else gRPCOptions(port=grpc_port, grpc_servicer_functions=[SERVICER])
     try:
-        ray_serve.start(http_options=HTTPOptions(host=wanted, port=port))
+        ray_serve.start(http_options=HTTPOptions(host=wanted, port=port), grpc_options=grpc)
     except Exception as error:
         if starts:
             ray.shutdown()
         raise ExecutorError("Ray Serve can't be started", got=f"{type(error).__name__}: {error}") from error
-    return Listening(wanted, port, starts)
+    return Listening(wanted, port, starts, grpc_port)
 
 
 def is_loopback(host: str) -> bool:
@@ -118,25 +157,81 @@ def _check_running(running_host: str, running_port: int, host: str | None, port:
     )
 
 
-def _free_port(host: str, port: int | None) -> int:
-    """The port, if nobody listens there; 0: a free one. Ray Serve shares ports (SO_REUSEPORT), so it would not tell.
+def _running_grpc_port(client: Any, grpc_port: int | None) -> int | None:
+    """Where the cluster's Serve listens for gRPC, if gRPC is wanted."""
+    if grpc_port is None:
+        return None
+    import ray
+
+    running = ray.get(client._controller.get_grpc_config.remote())
+    if SERVICER not in running.grpc_servicer_functions:
+        raise UsageError(
+            "Ray Serve runs on this cluster without Umbel's gRPC service, and takes none up while it runs",
+            got=", ".join(running.grpc_servicer_functions) or "no gRPC",
+            expected=f"grpc_servicer_functions: [{SERVICER}]",
+            hint="start Serve anew with it (grpc_options in its config file), or leave --grpc-port out",
+        )
+    if grpc_port not in (0, running.port):
+        raise UsageError(
+            "Ray Serve listens elsewhere for gRPC on this cluster, and has one port for all",
+            got=grpc_port,
+            expected=str(running.port),
+            hint=f"say --grpc-port {running.port}, or 0",
+        )
+    return int(running.port)
+
+
+def _free_ports(host: str, port: int | None, grpc_port: int | None) -> tuple[int, int | None]:
+    """The ports, if nobody listens there; 0: a free one. Ray Serve shares ports (SO_REUSEPORT), so it would not tell.
 
     Raises:
-        UsageError: it is taken, or this machine has no such address.
+        UsageError: one is taken, or this machine has no such address.
     """
-    wanted = PORT if port is None else port
+    with _holding(host, PORT if port is None else port, "--port") as http:
+        if grpc_port is None:
+            return http, None
+        with _holding(_everywhere(), grpc_port, "--grpc-port") as grpc:
+            return http, grpc
+
+
+@contextmanager
+def _holding(host: str, port: int, option: str) -> Iterator[int]:
+    """A port that nobody else can take meanwhile."""
     try:
-        family = socket.getaddrinfo(host, wanted, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        probe = socket.socket(family, socket.SOCK_STREAM)
+        try:
             # connections that have just ended don't count
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, wanted))
+            probe.bind((host, port))
             probe.listen(1)
-            return int(probe.getsockname()[1])
+        except (OSError, OverflowError):
+            probe.close()
+            raise
     except (OSError, OverflowError) as error:
         raise UsageError(
             "this server can't listen there",
-            got=f"{host}:{wanted}: {getattr(error, 'strerror', None) or error}",
+            got=f"{host}:{port}: {getattr(error, 'strerror', None) or error}",
             expected="a port that nobody listens on, at an address of this machine",
-            hint="--port 0 takes a free one; another server may be running",
+            hint=f"{option} 0 takes a free one; another server may be running",
         ) from None
+    with probe:
+        yield int(probe.getsockname()[1])
+
+
+def _everywhere() -> str:
+    """All addresses, which is where Serve's gRPC proxy listens: those of IPv6, too, if this machine has it."""
+    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+
+
+@contextmanager
+def _message_limit(largest_bytes: int | None) -> Iterator[None]:
+    """While inside, a Ray that is started bounds messages of gRPC, unless the user has set a bound."""
+    if largest_bytes is None or _MESSAGE_LIMIT in os.environ:
+        yield
+        return
+    os.environ[_MESSAGE_LIMIT] = str(min(max(_LEAST_LIMIT, 2 * largest_bytes), _LARGEST_LIMIT))
+    try:
+        yield
+    finally:
+        del os.environ[_MESSAGE_LIMIT]

@@ -1,4 +1,4 @@
-"""How does Ray Serve run a served model: one deployment, whose replicas answer HTTP themselves?
+"""How does Ray Serve run a served model: one deployment, whose replicas answer HTTP and gRPC themselves?
 
 There is no deployment in front of the models: a second one would cost every request a second hop. Requests for one
 group go to the same replica while it has room, so that its models stay in memory there. It must not know how a server
@@ -17,6 +17,7 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 from umbel.cluster.serving.app import ServingApp
+from umbel.cluster.serving.grpc_calls import GrpcCallers, GrpcCalls
 from umbel.cluster.serving.server import ModelServer
 from umbel.cluster.serving.settings import ServeSettings
 from umbel.storage.objects.interface import ObjectStore
@@ -25,16 +26,18 @@ __all__ = ["GroupRouter", "application"]
 
 
 class ServedReplica:
-    """One replica: the HTTP interface, and calls by handle.
+    """One replica: the HTTP interface, calls by handle, and by gRPC.
 
     Args:
         objects: the store.
         settings: what is served.
+        grpc_callers: whom it answers by gRPC.
     """
 
-    def __init__(self, objects: ObjectStore, settings: ServeSettings) -> None:
+    def __init__(self, objects: ObjectStore, settings: ServeSettings, grpc_callers: GrpcCallers) -> None:
         name = serve.get_replica_context().replica_id.unique_id
         self._server = ModelServer(objects, settings, replica=name, log=logging.getLogger("ray.serve"))
+        self._grpc = GrpcCalls(self._server, grpc_callers)
 
     def __serve_build_asgi_app__(self) -> ServingApp:
         """The HTTP interface. Serve's proxy adds the id of the request to the answer."""
@@ -48,6 +51,24 @@ class ServedReplica:
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """As ``GET /readyz``."""
         return self._server.readiness
+
+    # Serve's proxy calls the methods of ``umbel.serving.v1.Predictor`` by their names.
+
+    async def Predict(self, request: Any, grpc_context: Any) -> Any:
+        """By gRPC."""
+        return await self._grpc.predict(request, grpc_context)
+
+    async def BatchPredict(self, request: Any, grpc_context: Any) -> Any:
+        """By gRPC."""
+        return await self._grpc.batch_predict(request, grpc_context)
+
+    async def Describe(self, request: Any, grpc_context: Any) -> Any:
+        """By gRPC."""
+        return await self._grpc.describe(request, grpc_context)
+
+    async def RecordOutcome(self, request: Any, grpc_context: Any) -> Any:
+        """By gRPC."""
+        return await self._grpc.record_outcome(request, grpc_context)
 
 
 class GroupRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # Ray is not typed
@@ -74,7 +95,7 @@ def _weight(group: str, replica: str) -> bytes:
 
 
 def _group_of(request: PendingRequest) -> str | None:
-    """The group that a request names: in its path, or as the first argument of a call."""
+    """The group that a request names: in its path, in its message, or as the first argument of a call."""
     first = request.args[0] if request.args else None
     if isinstance(first, str):
         return first
@@ -82,7 +103,7 @@ def _group_of(request: PendingRequest) -> str | None:
         first = pickle.loads(first)
     scope = getattr(first, "asgi_scope", None)
     if scope is None:
-        return None
+        return getattr(getattr(first, "user_request_proto", None), "group", None) or None
     _, found, rest = str(scope.get("path", "")).partition("/groups/")
     return rest.rpartition(":")[0] if found else None
 
@@ -97,6 +118,7 @@ def application(
     max_ongoing: int,
     max_queued: int,
     access_log: bool,
+    grpc_callers: GrpcCallers,
 ) -> serve.Application:
     """The Serve application of a served model.
 
@@ -109,6 +131,7 @@ def application(
         max_ongoing: requests that a replica works on at once.
         max_queued: requests that wait for one before others are turned away with 503 and Retry-After.
         access_log: a line a request in Serve's log.
+        grpc_callers: whom it answers by gRPC.
     """
     options: dict[str, Any] = {}
     if replicas > 1:
@@ -125,4 +148,4 @@ def application(
         logging_config={"enable_access_log": access_log},
         **options,
     )
-    return deployment.bind(objects, settings)
+    return deployment.bind(objects, settings, grpc_callers)

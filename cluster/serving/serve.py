@@ -37,6 +37,8 @@ class Serving:
         self.name = name
         #: Where to ask it on this machine: ``http://127.0.0.1:8000``.
         self.url = listening.url + prefix.rstrip("/")
+        #: Where to ask it by gRPC on this machine: ``127.0.0.1:9000``; None: it does not answer that.
+        self.grpc = listening.grpc
         #: Where it listens: "127.0.0.1" for this machine only, "0.0.0.0" for all.
         self.host = listening.host
         self.settings = settings
@@ -133,6 +135,7 @@ def serve(
     trust: bool = False,
     host: str | None = None,
     port: int | None = None,
+    grpc_port: int | None = None,
     prefix: str = "/",
     name: str | None = None,
     replicas: int = 1,
@@ -148,7 +151,7 @@ def serve(
     access_log: bool = False,
     address: str | None = None,
 ) -> Serving:
-    """Serve a registered model by HTTP, with Ray Serve.
+    """Serve a registered model by HTTP, and by gRPC if it is asked for, with Ray Serve.
 
     Returns when it answers. Moving an alias reaches it within seconds; nothing is restarted.
 
@@ -171,6 +174,7 @@ def serve(
         host: where to listen: "127.0.0.1" for this machine only, "0.0.0.0" for all. None: this machine only, or where
             the cluster's Serve listens already.
         port: where to listen; 0 takes a free one. None: 8000, or where the cluster's Serve listens already.
+        grpc_port: answer gRPC, too, there; 0 takes a free port, or where the cluster's Serve listens. None: no gRPC.
         prefix: the path under which the interface lies, on a cluster that serves several models.
         name: of the Serve application; None: ``umbel-<model>``. Two servers of one model on a cluster need two.
         replicas: processes that answer.
@@ -220,7 +224,10 @@ def serve(
     if token is not None and no_token:
         raise UsageError("a server asks for a token, or for none", got="both", expected="token= or no_token=")
     settings = checked_settings(opened, settings)
-    listening = connect(address, host, port, is_guarded=no_token or token is not None)
+    is_guarded = no_token or token is not None
+    listening = connect(
+        address, host, port, is_guarded=is_guarded, grpc_port=grpc_port, largest_bytes=settings.max_body_bytes
+    )
     application_name = name or f"umbel-{model}"
     try:
         _check_name(application_name)
@@ -235,6 +242,7 @@ def serve(
             max_ongoing=max_ongoing,
             max_queued=max_queued,
             access_log=access_log,
+            grpc_callers=listening.grpc_callers,
         )
         serving = Serving(application_name, listening, prefix, handle, settings)
         _check_ready(serving)

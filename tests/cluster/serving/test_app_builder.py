@@ -17,6 +17,7 @@ from umbel.cluster.config.file import from_table
 from umbel.cluster.manifests.kinds import documents
 from umbel.cluster.manifests.yaml_text import plain
 from umbel.cluster.serving.app_builder import BUILDER, build, read_arguments
+from umbel.cluster.serving.grpc_calls import GrpcCallers
 from umbel.scheduler.errors import NotFoundError, UmbelError, UntrustedError, UsageError
 from umbel.storage.store import Store, open_store
 
@@ -77,7 +78,10 @@ def test_it_is_what_the_command_serves(store: Store, monkeypatch: pytest.MonkeyP
     built = build({"model": "gdp", "trust": "true", "replicas": "2", "cpus": "0.5", "token_env": "SERVE_TOKEN"})
     bound = built._bound_deployment
     assert (bound.name, bound.num_replicas, bound.ray_actor_options["num_cpus"]) == ("model", 2, 0.5)
-    _, settings = bound.init_args
+    _, settings, callers = bound.init_args
+    assert callers is GrpcCallers.NOBODY
+    with_grpc = build({"model": "gdp", "trust": "true", "no_token": "true", "grpc": "true"})
+    assert with_grpc._bound_deployment.init_args[2] is GrpcCallers.ALL
     assert (settings.model, settings.alias, settings.trust) == ("gdp", "champion", True)
     assert settings.token.accepts(f"Bearer {TOKEN}".encode())
     assert TOKEN not in repr(settings)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from umbel.cluster.serving.listening import Listening, connect, is_loopback
-from umbel.scheduler.errors import UsageError
+from umbel.cluster.serving.grpc_calls import GrpcCallers
+from umbel.cluster.serving.listening import SERVICER, Listening, connect, is_loopback
+from umbel.scheduler.errors import ExecutorError, UsageError
 
 
 @pytest.fixture
@@ -82,3 +84,56 @@ def test_addresses_as_urls_have_them() -> None:
     assert Listening("::1", 80, True).url == "http://[::1]:80"
     assert Listening("::", 80, True).url == "http://127.0.0.1:80"
     assert Listening("10.1.2.3", 80, True).url == "http://10.1.2.3:80"
+
+
+def with_grpc(monkeypatch: pytest.MonkeyPatch, *servicers: str) -> None:
+    """A cluster whose Serve was started with these services on port 9123."""
+    config = SimpleNamespace(port=9123, grpc_servicer_functions=list(servicers))
+    controller = SimpleNamespace(get_grpc_config=SimpleNamespace(remote=lambda: config))
+    client = SimpleNamespace(http_config=SimpleNamespace(host="127.0.0.1", port=8123), _controller=controller)
+    running(monkeypatch, "127.0.0.1")
+    monkeypatch.setattr("ray.serve.context._get_global_client", lambda **options: client)
+    monkeypatch.setattr("ray.get", lambda answer: answer)
+
+
+def test_grpc_of_a_serve_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_grpc(monkeypatch, "theirs.add", SERVICER)
+    for port in (0, 9123):
+        found = connect("auto", None, None, is_guarded=False, grpc_port=port)
+        assert (found.grpc, found.grpc_callers) == ("127.0.0.1:9123", GrpcCallers.THIS_MACHINE)
+    assert connect("auto", None, None, is_guarded=False).grpc_callers is GrpcCallers.NOBODY
+    with pytest.raises(UsageError, match="listens elsewhere for gRPC"):
+        connect("auto", None, None, is_guarded=False, grpc_port=9000)
+
+
+def test_a_serve_that_was_started_without_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_grpc(monkeypatch, "theirs.add")
+    with pytest.raises(UsageError, match="without Umbel's gRPC service") as refused:
+        connect("auto", None, None, is_guarded=False, grpc_port=0)
+    assert refused.value.got == "theirs.add"
+    assert SERVICER in str(refused.value.expected)
+    assert connect("auto", None, None, is_guarded=False).grpc is None
+
+
+def test_grpc_is_for_who_reaches_the_host() -> None:
+    assert Listening("0.0.0.0", 80, True, 81).grpc_callers is GrpcCallers.ALL
+    assert Listening("0.0.0.0", 80, True, 81).grpc == "127.0.0.1:81"
+    assert Listening("::1", 80, True, 81).grpc == "[::1]:81"
+
+
+def test_messages_are_bounded_where_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def start(address: object) -> None:
+        seen.append(os.environ.get("RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"))
+        raise ExecutorError("no Ray here")
+
+    monkeypatch.setattr("umbel.runtime.executors.ray_cluster.connect", start)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    for name in ("RAY_ADDRESS", "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for options in ({"grpc_port": 0, "largest_bytes": 2**20}, {"grpc_port": 0, "largest_bytes": 2**30}, {}):
+        with pytest.raises(ExecutorError):
+            connect(None, None, 0, is_guarded=False, **options)
+    assert seen == [str(64 * 2**20), str(2**31 - 1), None]
+    assert "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE" not in os.environ

@@ -7,9 +7,10 @@ import pickle
 from types import SimpleNamespace
 from typing import Any
 
-from ray.serve._private.common import StreamingHTTPRequest
+from ray.serve._private.common import StreamingHTTPRequest, gRPCRequest
 
 from umbel.cluster.serving.replica import GroupRouter, _group_of
+from umbel.cluster.serving.v1 import predictor_pb2 as pb
 
 
 def replicas(count: int) -> list[Any]:
@@ -22,6 +23,10 @@ def request(*args: Any) -> Any:
 
 def by_http(path: str) -> Any:
     return request(pickle.dumps(StreamingHTTPRequest({"path": path}, proxy_actor_name="proxy")))
+
+
+def by_grpc(message: Any) -> Any:
+    return request(pickle.dumps(gRPCRequest(message)))
 
 
 def choose(among: list[Any], request: Any) -> Any:
@@ -39,6 +44,9 @@ def test_groups_are_read_from_paths_and_calls() -> None:
     assert _group_of(by_http("/v1/models/gdp/groups/a:b/c:predict")) == "a:b/c"
     assert _group_of(by_http("/v1/models/gdp:batchPredict")) is None
     assert _group_of(request("FRA", [1])) == "FRA"
+    assert _group_of(by_grpc(pb.PredictRequest(group="FRA"))) == "FRA"
+    assert _group_of(by_grpc(pb.RecordOutcomeRequest(request_id="r"))) is None
+    assert _group_of(by_grpc(pb.BatchPredictRequest())) is None
     assert _group_of(request()) is None
 
 

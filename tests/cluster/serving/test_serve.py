@@ -65,6 +65,10 @@ def test_a_port_that_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="can't listen"):
         umbel.serve("gdp", store=store.url, trust=True, port=taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="--grpc-port 0"):
+        umbel.serve("gdp", store=store.url, trust=True, port=0, grpc_port=taken.getsockname()[1])
+    with pytest.raises(UsageError, match="can't listen"):
+        umbel.serve("gdp", store=store.url, trust=True, port=8123, grpc_port=8123)
 
 
 def test_splits_of_groups_are_kept_by_canonical_name(tmp_path: Path) -> None:
@@ -119,6 +123,10 @@ def test_the_handle_predicts_and_stops(store: Store, tmp_path: Path) -> None:
         assert server.readiness()[0]
         with urllib.request.urlopen(f"{server.url}/v1/models/gdp") as reply:
             assert reply.status == 200
+        assert server.grpc is None
+        with pytest.raises(UsageError, match="without Umbel's gRPC service") as refused:
+            umbel.serve("gdp", store=store, trust=True, grpc_port=0, name="second", prefix="/second")
+        assert "predictor_pb2_grpc.add_PredictorServicer_to_server" in str(refused.value)
         url = server.url
     server.stop()  # once more does nothing
     with pytest.raises(OSError, match=r"refused|404"):

@@ -18,9 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.cluster.served import damage, promote, register
+from umbel.cluster.serving.v1 import predictor_pb2 as pb
+from umbel.cluster.serving.v1.predictor_pb2_grpc import PredictorStub
 from umbel.storage.predictions.reader import read_predictions
 from umbel.storage.store import Store, open_store
 
@@ -37,6 +40,7 @@ class Server:
     port: int
     store: Store
     output: Path
+    grpc_port: int
 
     def ask(self, method: str, path: str, content: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -83,6 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     promote(store, 3, "candidate")
     output = folder / "output"
     options = ["--store", store.url, "--port", "0", "--trust", "--cached-groups", "2", "--poll", "0.3"]
+    options += ["--grpc-port", "0"]
     options += ["--split", "champion=80,challenger=20", "--shadow", "candidate", "--token-env", "SERVE_TOKEN"]
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -94,15 +99,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             text=True,
         )
     try:
-        found: list[str] = []
+        found: list[tuple[str, str]] = []
 
         def is_up() -> bool:
             assert process.poll() is None, output.read_text()
-            found[:] = re.findall(r"http://127\.0\.0\.1:(\d+)/v1/models/gdp", output.read_text())
+            line = r"http://127\.0\.0\.1:(\d+)/v1/models/gdp.*\ngRPC at 127\.0\.0\.1:(\d+), application umbel-gdp\n"
+            found[:] = re.findall(line, output.read_text())
             return bool(found)
 
         until(is_up, START_S)
-        yield Server(process, int(found[0]), store, output)
+        port, grpc_port = map(int, found[0])
+        yield Server(process, port, store, output, grpc_port)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -124,6 +131,43 @@ def test_it_predicts(server: Server) -> None:
 def test_it_asks_for_the_token(server: Server) -> None:
     assert server.predict("FRA", [1], Authorization="Bearer nonsense")[0] == 401
     assert server.ask("GET", "/healthz", Authorization="")[0] == 200
+
+
+def test_it_answers_by_grpc(server: Server) -> None:
+    token = [("authorization", f"Bearer {TOKEN}")]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        predictor = PredictorStub(channel)
+        request = pb.PredictRequest(group="FRA", inputs_json="[1, 2.5]", key="user0", request_id="by-grpc")
+        answer, call = predictor.Predict.with_call(request, metadata=token, timeout=30)
+        _, by_http, headers = server.predict("FRA", [1, 2.5], X_Umbel_Key="user0")
+        assert json.loads(answer.outputs_json) == by_http["outputs"]
+        assert (answer.alias, answer.digest) == (by_http["alias"], headers["x-umbel-digest"])
+        assert call.code() is grpc.StatusCode.OK
+        instances = [pb.Instance(group=group, inputs_json="[1]") for group in ("DEU", "XXX")]
+        batch = predictor.BatchPredict(pb.BatchPredictRequest(instances=instances), metadata=token, timeout=30)
+        assert [each.WhichOneof("result") for each in batch.predictions] == ["answer", "error"]
+        described = predictor.Describe(pb.DescribeRequest(model="gdp"), metadata=token, timeout=30)
+        assert list(described.groups) == ["DEU", "FRA", "ITA"]
+        with pytest.raises(grpc.RpcError) as refused:
+            predictor.Predict(pb.PredictRequest(group="FRA", inputs_json='["x"]'), metadata=token, timeout=30)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "inputs.0" in refused.value.details()
+        trailing = dict(refused.value.trailing_metadata())
+        assert b"inputs_json[0]" in trailing["grpc-status-details-bin"]
+        assert trailing["request_id"]
+        with pytest.raises(grpc.RpcError) as refused:
+            predictor.Predict(pb.PredictRequest(group="FRA", inputs_json="[1]"), timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        outcome = pb.RecordOutcomeRequest(request_id="by-grpc", outcome_json="7")
+        assert predictor.RecordOutcome(outcome, metadata=token, timeout=30).request_id == "by-grpc"
+
+
+def test_the_client_of_the_documentation(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    [client] = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "PredictorStub" in block]
+    client = client.replace("127.0.0.1:9000", f"127.0.0.1:{server.grpc_port}").replace("AUT", "FRA")
+    exec(client, {"token": TOKEN})
+    assert re.match(r"\[[\d., ]+\] [12] (champion|challenger) \w{64} \S+\n", capsys.readouterr().out)
 
 
 def test_callers_stay_where_they_are(server: Server) -> None:
@@ -222,6 +266,7 @@ def test_the_interrupt_ends_it_in_order(server: Server) -> None:
     logged = read_predictions(server.store.objects, "gdp").to_pylist()
     rows = {(row["request_id"], row["shadow"]): row for row in logged}
     assert rows["last", False]["outcome"] == 3.0
+    assert rows["by-grpc", False]["outcome"] == 7.0
     assert rows["last", True]["arm"] == "candidate"
     with pytest.raises(OSError, match="refused"):
         server.ask("GET", "/healthz")

@@ -1,0 +1,1 @@
+"""The protocol of gRPC, version 1: `predictor.proto`, and what protoc makes of it (``make proto``)."""
