@@ -11,6 +11,7 @@ from umbel.runtime.cli.options import JsonOption, print_json
 
 if TYPE_CHECKING:
     from umbel.cluster.config.cluster_config import ClusterConfig
+    from umbel.cluster.manifests.ray_cluster import Lineage
 
 __all__ = ["register"]
 
@@ -65,6 +66,18 @@ def write_slurm(config: ConfigOption = None, settings: SetOption = None, output:
     from umbel.cluster.manifests.slurm import slurm_script
 
     _give(slurm_script(_read(config, settings)), output)
+
+
+@_manifest.command("values")
+def write_values(config: ConfigOption = None, settings: SetOption = None, output: OutputOption = None) -> None:
+    """Write values for KubeRay's Helm chart ray-cluster: the cluster that `umbel manifest cluster` writes."""
+    from umbel.cluster.manifests.chart_values import chart_values, values_text
+
+    given = _read(config, settings)
+    values = chart_values(given, _lineage(given, config))
+    for what in values.lost:
+        typer.echo(f"warning: the chart has no value for this: {what}", err=True)
+    _give(values_text(given, values), output)
 
 
 @_manifest.command("image")
@@ -128,21 +141,25 @@ def read_back(
 
 def _write(kind: str, config: Path | None, settings: list[str] | None, output: Path | None) -> None:
     from umbel.cluster.manifests.kinds import write_manifest
-    from umbel.cluster.manifests.ray_cluster import Lineage
-    from umbel.runtime.provenance.sitting import repository
 
     given = _read(config, settings)
-    folder = config.resolve().parent if config else Path.cwd()
-    found = repository(folder)
-    code = _code(given, folder)
-    lineage = Lineage(commit=found.commit, dirty=found.dirty, code=code) if found else Lineage(code=code)
-    text = write_manifest(given, kind, lineage)
+    text = write_manifest(given, kind, _lineage(given, config))
     if kind != "cluster" and given.image.startswith("rayproject/"):
         typer.echo(
             f"warning: {given.image} has neither Umbel nor the project in it (umbel manifest image > Dockerfile)",
             err=True,
         )
     _give(text, output)
+
+
+def _lineage(config: ClusterConfig, file: Path | None) -> Lineage:
+    from umbel.cluster.manifests.ray_cluster import Lineage
+    from umbel.runtime.provenance.sitting import repository
+
+    folder = file.resolve().parent if file else Path.cwd()
+    found = repository(folder)
+    code = _code(config, folder)
+    return Lineage(commit=found.commit, dirty=found.dirty, code=code) if found else Lineage(code=code)
 
 
 def _code(config: ClusterConfig, folder: Path) -> str | None:
