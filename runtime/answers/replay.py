@@ -24,7 +24,7 @@ from umbel.runtime.fused.alone import run_alone
 from umbel.runtime.fused.batches import Fusion
 from umbel.runtime.graph.sequences import item
 from umbel.runtime.leases import context as trial_context
-from umbel.runtime.leases.context import TrialContext
+from umbel.runtime.leases.context import TrialContext, says_pruned
 from umbel.runtime.leases.metrics import check_has, named_metrics
 from umbel.runtime.leases.results import Result
 from umbel.runtime.leases.values import INLINE_LIMIT_BYTES, ValueHandle, item_digest, value_digest
@@ -202,7 +202,7 @@ def replay(
         if int(row["attempt"] or 1) > 1 and list_checkpoints(run.objects, run.id, record.name, trial):
             differences.append("it went on from a checkpoint that an earlier attempt saved, and a replay begins anew")
         context = TrialContext(record.name, keys, trial, seed, 1, tuple(each.metric for each in record.objectives))
-        if row["status"] in PRUNED:
+        if row["status"] in PRUNED and row["steps"] is not None:
             context.course = _StoppedAt(row["steps"])
         recorded_failed = row["status"] not in SUCCEEDED
         status, metrics, error, model = _call(function, given, arguments, context, debug, recorded_failed)
@@ -310,7 +310,7 @@ def _call(
     except RunInterrupted:
         raise
     except BaseException as error:
-        if context.pruned:
+        if context.pruned or says_pruned(error):
             return "pruned", dict(context.reported), None, None
         frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
         text = "".join(traceback.format_exception(type(error), error, frames))
@@ -337,6 +337,9 @@ class _StoppedAt:
         return step >= self._step
 
     def announce(self, step: int, value: float) -> None:
+        """Nobody is compared with it."""
+
+    def announce_rank(self, step: int, value: float) -> None:
         """Nobody is compared with it."""
 
     def end(self, status: str) -> None:

@@ -50,7 +50,7 @@ class InlineExecutor:
                     worker, self._running = self._granted.popleft()
                     for news in session.ledger.rungs.news(worker):
                         self._runner.tell(news)
-                    self._running.after_part = partial(self._report, session, worker, self._running)
+                    self._running.after_part = partial(self._after_part, session, worker, self._running)
                     self._running.run()
                     self._report(session, worker, self._running)
                 else:
@@ -59,6 +59,12 @@ class InlineExecutor:
 
     def _report(self, session: Session, worker: WorkerId, running: RunningLease) -> None:
         session.on_report(worker, running.collect())
+
+    def _after_part(self, session: Session, worker: WorkerId, running: RunningLease) -> None:
+        self._report(session, worker, running)
+        session.tick()
+        if session.asked_to_stop:
+            self._stop_soon()
 
     def _stop_soon(self) -> None:
         """End the waiting, and the lease that runs after the element in hand."""

@@ -89,6 +89,8 @@ class BatchContext:
         for place, value in zip(going, values, strict=True):
             self.courses[place].announce(self._step, value)
         for place, value in zip(going, values, strict=True):
+            self.courses[place].announce_rank(self._step, value)
+        for place, value in zip(going, values, strict=True):
             if self.courses[place].report(self._step, value):
                 self.alive[place] = False
         if self.pruned:

@@ -27,8 +27,14 @@ __all__ = [
     "current",
     "mark_as_worker",
     "report",
+    "says_pruned",
     "trial",
 ]
+
+
+def says_pruned(error: BaseException) -> bool:
+    """Whether a function said by raising this that its trial is not worth going on with: ``optuna.TrialPruned``."""
+    return any(kind.__name__ == "TrialPruned" and kind.__module__.startswith("optuna.") for kind in type(error).__mro__)
 
 
 class TrialPruned(BaseException):

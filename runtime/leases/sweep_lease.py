@@ -9,7 +9,7 @@ from umbel.runtime.leases import context as trial_context
 from umbel.runtime.leases.asked_chunk import AskedChunk, AskFailed
 from umbel.runtime.leases.calls import describe_error, store_failed
 from umbel.runtime.leases.checkpoints import TrialCheckpoints
-from umbel.runtime.leases.context import TrialContext
+from umbel.runtime.leases.context import TrialContext, says_pruned
 from umbel.runtime.leases.metrics import DEFAULT, check_has, named_metrics
 from umbel.runtime.leases.output import Tail, kept
 from umbel.runtime.leases.results import Result
@@ -19,6 +19,9 @@ from umbel.runtime.search.pruning import Judged, as_json
 from umbel.storage.runs.trial_rows import SUCCEEDED
 
 __all__ = ["SweepLease"]
+
+#: Seconds after which some of a long lease is worth a report; others are as short as this.
+PART_S = 0.5
 
 
 class SweepLease(TrialLease):
@@ -64,7 +67,7 @@ class SweepLease(TrialLease):
         self._tail = kept.tail = tail = Tail()
         add, board = outcomes.append, self._board
         index = chunk.first
-        asked = chunk if isinstance(chunk, AskedChunk) else None
+        asked, told = chunk if isinstance(chunk, AskedChunk) else None, clock()
         for config, seed in chunk.trials():
             self._current_since = started = clock()
             self._current = index
@@ -82,7 +85,7 @@ class SweepLease(TrialLease):
                 if context.state is not None and context.state.error is not None:
                     raise context.state.error from error  # the store could not do its part
                 metrics = context.reported or None
-                if context.pruned:  # whatever the function made of it
+                if context.pruned or says_pruned(error):  # whatever the function made of it; or it says so by itself
                     outcome = Outcome(started + offset_s, seconds, metrics, "pruned")
                 else:
                     retry = self._call.retries(error)
@@ -106,9 +109,12 @@ class SweepLease(TrialLease):
             if asked is not None and outcome.retry:
                 asked.leave_open()
             elif asked is not None:
-                asked.tell(index, self._values(outcome), outcome.steps if outcome.status == "pruned" else None)
+                asked.tell(index, self._values(outcome), outcome.steps or 0 if outcome.status == "pruned" else None)
             add(outcome)  # whole: another thread may make a row of it at once
             index += 1
+            if asked is not None and clock() - told > PART_S:
+                self.after_part()
+                told = clock()
         return index == chunk.stop
 
     def _values(self, outcome: Outcome) -> tuple[float, ...] | None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel.scheduler.errors import UsageError
 from umbel.scheduler.search.pareto import Objective
-from umbel.scheduler.search.pruning import Asha, Hyperband, Mark, Median, Record, Rule, Standings
+from umbel.scheduler.search.pruning import Asha, Hyperband, Mark, Median, Record, Rule
+from umbel.scheduler.search.standings import Standings
 
 if TYPE_CHECKING:
     from umbel.scheduler.search.sampling import TrialSource
@@ -27,7 +28,7 @@ NAMED: dict[str, Callable[[], Asha | Hyperband | Median]] = {"asha": Asha, "hype
 
 
 class Judged(Protocol):
-    """One trial on its way; see `umbel.scheduler.search.pruning.Course`."""
+    """One trial on its way; see `umbel.scheduler.search.standings.Course`."""
 
     marks: list[Mark]
 
@@ -37,12 +38,15 @@ class Judged(Protocol):
     def announce(self, step: int, value: float) -> None:
         """The trial is about to report this, together with others: these are compared with it too."""
 
+    def announce_rank(self, step: int, value: float) -> None:
+        """After all have announced this, once more: now their ranks are known, too."""
+
     def end(self, status: str) -> None:
         """The trial has ended, with this status."""
 
 
 class Judges(Protocol):
-    """What is known of a sweep's trials where trials run; see `umbel.scheduler.search.pruning.Standings`."""
+    """What is known of a sweep's trials where trials run; see `umbel.scheduler.search.standings.Standings`."""
 
     def learn(self, records: Iterable[Record]) -> None:
         """Take into account what trials reported elsewhere, or before."""

@@ -134,6 +134,9 @@ class OptunaCourse:
     def announce(self, step: int, value: float) -> None:
         """Optuna's pruners go by what has been reported: trials of a batch are judged in their order."""
 
+    def announce_rank(self, step: int, value: float) -> None:
+        """They know no ranks."""
+
     def end(self, status: str) -> None:
         """The trial has ended, with this status."""
         if self._last is not None:

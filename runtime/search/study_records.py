@@ -69,7 +69,7 @@ class StudyRecords:
                 continue
             values = tuple(map(float, told)) if None not in told and status in SUCCEEDED else None
             known = self._groups.setdefault(group, {})
-            pruned_at = steps if status == "pruned" else None
+            pruned_at = steps or 0 if status == "pruned" else None
             decoded = None if params is None else json.loads(params)
             known[number] = KnownTrial(number, decoded, values, pruned_at, origin)
             if self.lending is not None:

@@ -26,7 +26,7 @@ from umbel.scheduler.search.space import Space
 
 __all__ = ["Options", "read_options"]
 
-#: Retries that stand for Tune's "as often as it takes".
+#: Retries, and samples, that stand for Tune's "as often as it takes": more than any time budget lets run.
 _ENDLESS = 1_000_000
 _STOPPERS = ("MaximumIterationStopper", "TrialPlateauStopper", "FunctionStopper", "NoopStopper", "CombinedStopper")
 
@@ -85,14 +85,6 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
     metric = metric or _get(search_alg, "metric") or _get(scheduler, "_metric")
     mode = mode or _get(search_alg, "mode") or _get(scheduler, "_mode")
     metric, mode = _check_objective(metric, mode)
-    samples = _get(tune_config, "num_samples", 1)
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-        raise UsageError(
-            f"TuneConfig(num_samples={samples!r}) is not supported",
-            got=samples,
-            expected="a whole number ≥ 1",
-            hint="give many samples and a time_budget_s; the run stops when that is over" if samples == -1 else None,
-        )
     space, search, seed = _search(search_alg, param_space)
     rule, timeout_s = _stop(_get(run_config, "stop"))
     prune, time_attr, last = _scheduler(scheduler)
@@ -102,6 +94,7 @@ def read_options(param_space: object, tune_config: Any, run_config: Any) -> Opti
     limits = [n for n in (most, _get(tune_config, "max_concurrent_trials")) if n]
     budget = _get(tune_config, "time_budget_s")
     seconds = [_seconds(each) for each in (budget, timeout_s) if each is not None]
+    samples = _samples(_get(tune_config, "num_samples", 1), timed=bool(seconds))
     retries, fail_fast = _failures(_get(run_config, "failure_config"))
     frequency, at_end = _checkpoints(_get(run_config, "checkpoint_config"))
     store = _store(run_config)
@@ -152,6 +145,20 @@ def _refuse(config: Any, of: str, **hints: str) -> None:
         value = _get(config, name)
         if value:
             raise _unsupported(f"{of}({name.lstrip('_')}=…)", value, "it left out", hint)
+
+
+def _samples(samples: object, *, timed: bool) -> int:
+    """How many samples there are to be; -1 where time ends them."""
+    if samples == -1 and timed:
+        return _ENDLESS
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise UsageError(
+            f"TuneConfig(num_samples={samples!r}) is not supported",
+            got=samples,
+            expected="a whole number ≥ 1",
+            hint="num_samples=-1 goes with a time_budget_s, which ends the run" if samples == -1 else None,
+        )
+    return samples
 
 
 def _check_objective(metric: object, mode: object) -> tuple[str | None, str | None]:

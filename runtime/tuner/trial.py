@@ -161,22 +161,29 @@ def run_class(
                 files, earlier = saved
                 history.go_on_from(earlier)
                 made.restore(_TrainingResult(checkpoint=Checkpoint.from_directory(files), metrics=earlier.last))
-            ended = False
+            ended = due = False
             while not ended:
                 result = history.add(made.train())
                 ended = rule.ends(history.trial_id, {**result, "config": config})
-                if (frequency and history.count % frequency == 0) or (ended and at_end):
-                    files = workplace.empty_folder("save")
-                    made.save(str(files))
-                    workplace.save(files, history)
+                due = bool(frequency and history.count % frequency == 0) or (ended and at_end)
+                if due:
+                    _save(made, workplace, history)
                 report(columns_of(result), step=rule.step(result))
-        except TrialPruned:
-            pass  # with a result that says so
+        except TrialPruned:  # with a result that says so
+            if at_end and not due:
+                _save(made, workplace, history)
         finally:
             made.stop()
     finally:
         workplace.close()
     return _result(history)
+
+
+def _save(made: Any, workplace: Workplace, history: History) -> None:
+    """Have a class trainable save itself, and make that durable."""
+    files = workplace.empty_folder("save")
+    made.save(str(files))
+    workplace.save(files, history)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,13 +216,15 @@ class GroupStudy:
 
         Args:
             number: of the trial.
-            values: None, or a value that is no number: it failed.
+            values: None, or a value that is no number: it failed, unless it was pruned before it had any.
             pruned_at: the step at which it had these values when it was pruned; None: it ran to its end.
         """
         from optuna.trial import TrialState
 
         trial = self._open.pop(number)
-        if values is None or any(math.isnan(value) for value in values):
+        if values is None and pruned_at is not None:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif values is None or any(math.isnan(value) for value in values):
             self._study.tell(trial, state=TrialState.FAIL)
         elif pruned_at is not None and len(values) == 1:
             trial.report(values[0], pruned_at)

@@ -132,7 +132,7 @@ def _arm(groups: int, store: str, name: str, rule: umbel.Asha | None) -> dict[st
 
 def _report_us(rule: umbel.Asha) -> tuple[float, float]:
     """Microseconds of a report at the first rung, and of one right after it."""
-    from umbel.scheduler.search.pruning import Standings
+    from umbel.scheduler.search.standings import Standings
 
     known = Standings(rule, "min", 2_000)
     for trial in range(1_000):

@@ -285,6 +285,56 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(go: Go, tmp_path: P
     assert log.stat().st_size == 90
 
 
+@pytest.mark.parametrize("reports", ["nothing", "a value", "a value and a step"])
+def test_optunas_way_to_prune_a_trial_counts_as_pruned_and_is_not_tried_again(
+    go: Go, tmp_path: Path, reports: str
+) -> None:
+    log = tmp_path / "calls"
+
+    @umbel.task(retries=2)
+    def prunes(config: dict[str, Any]) -> float:
+        with log.open("a") as file:
+            file.write(".")
+        if config["kind"] == "b":
+            if reports != "nothing":
+                umbel.report({"loss": loss(config)}, step=3 if "step" in reports else None)
+            raise optuna.TrialPruned("no b")
+        return loss(config)
+
+    run = go(a_sweep(12, ["A"], fn=prunes))
+    rows = run.trials().to_pylist()
+    assert {(row["config_kind"], row["status"], row["error"]) for row in rows} == {
+        ("a", "ok", None),
+        ("b", "pruned", None),
+    }
+    assert log.stat().st_size == 12
+    assert run.failures().num_rows == 0
+    assert run.best()["config_kind"].to_pylist() == ["a"]
+    study = run.study("A")
+    assert [each.state.name for each in study.trials] == [
+        "PRUNED" if r["status"] == "pruned" else "COMPLETE" for r in rows
+    ]
+    pruned = next(row["trial"] for row in rows if row["status"] == "pruned")
+    replayed = run.replay(pruned)
+    assert replayed.status == "pruned"
+    assert replayed.same
+    stopped = go(a_sweep(12, ["A"], fn=prunes), "parts", fresh=True, budget={"trials": 8})
+    assert stopped.trials().num_rows == 8
+    assert of(go(a_sweep(12, ["A"], fn=prunes), "parts", fresh=True), "A") == of(run, "A")
+
+
+def test_inline_a_study_is_saved_and_stopped_in_its_midst(go: Go) -> None:
+    def slow(config: dict[str, Any]) -> float:
+        deadline = time.monotonic() + 0.05
+        while time.monotonic() < deadline:
+            pass
+        return loss(config)
+
+    stopped = go(a_sweep(400, ["A"], fn=slow), deadline_s=1.0)
+    assert stopped.status == "stopped"
+    assert 10 < stopped.trials().num_rows < 100
+
+
 def test_groups_that_share_data(go: Go) -> None:
     def with_data(config: dict[str, Any], data: int) -> float:
         return loss(config) + data

@@ -296,6 +296,21 @@ class TestClasses:
         again.restore(result.checkpoint)
         assert again.total == 7
 
+    @pytest.mark.parametrize("frequency", [0, 3])
+    def test_a_trial_that_the_scheduler_stops_has_a_checkpoint_of_its_end(self, tmp_path: Path, frequency: int) -> None:
+        grid = fit(
+            Counter,
+            {"a": tune.grid_search([2, 1])},
+            tmp_path,
+            tune.TuneConfig(metric="total", mode="max", scheduler=ASHAScheduler(grace_period=3, max_t=9)),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=frequency, checkpoint_at_end=True),
+        )
+        assert [result.metrics["training_iteration"] for result in grid] == [9, 3]
+        assert grid.run.trials()["status"].to_pylist() == ["ok", "pruned"]
+        again = Counter({"a": 1})
+        again.restore(grid[1].checkpoint)
+        assert again.total == 3
+
     def test_resources_of_a_class(self) -> None:
         tuner = Tuner(tune.with_resources(tune.with_parameters(Counter, offset=1), {"cpu": 3}), param_space={"a": 1})
         assert tuner._sweep.task.resources.cpus == 3
@@ -352,6 +367,14 @@ class TestStops:
             sittings += 1
         assert [result.config for result in grid][: len(first)] == first
         assert grid.get_best_result().config["a"] == max(result.config["a"] for result in grid)
+
+    @pytest.mark.parametrize("search_alg", [None, OptunaSearch()])
+    def test_as_many_samples_as_there_is_time_for(self, tmp_path: Path, search_alg: Any) -> None:
+        config = tune.TuneConfig(num_samples=-1, time_budget_s=0.5, metric="x", mode="max", search_alg=search_alg)
+        grid = fit(lambda config: {"x": config["a"]}, {"a": tune.uniform(0, 1)}, tmp_path, config)
+        assert grid.run.status == "stopped"
+        assert len(grid) > 12
+        assert grid.num_errors == 0
 
     def test_restore_of_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="no experiment"):
@@ -510,7 +533,8 @@ class TestRefusals:
             ({"search_alg": OptunaSearch(points_to_evaluate=[{"a": 1}])}, {}, r"OptunaSearch\(points_to_evaluate"),
             ({"search_alg": BasicVariantGenerator(constant_grid_search=True)}, {}, "constant_grid_search"),
             ({"search_alg": OptunaSearch(metric=["a", "b"], mode=["min", "max"])}, {}, "several metrics"),
-            ({"num_samples": -1}, {}, "num_samples=-1"),
+            ({"num_samples": -1}, {}, "num_samples=-1[^$]*time_budget_s"),
+            ({"num_samples": 0, "time_budget_s": 1}, {}, "num_samples=0"),
             ({"trial_name_creator": str}, {}, "trial_name_creator"),
             ({"mode": "best"}, {}, "unknown mode"),
             ({"time_budget_s": -1}, {}, "time_budget_s"),

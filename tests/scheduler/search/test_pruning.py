@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.scheduler.reference_pruning import asha_goes_on, asha_rung_steps, median_goes_on, replay_asha
 from umbel.scheduler.errors import UsageError
-from umbel.scheduler.search.pruning import Asha, Course, Hyperband, Median, Record, Rule, Standings, rank_among
+from umbel.scheduler.search.pruning import Asha, Hyperband, Median, Record, Rule
+from umbel.scheduler.search.standings import Course, Standings, rank_among
 
 VALUE = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, -1.0, math.inf, math.nan])
 CURVES = st.lists(st.lists(VALUE, min_size=12, max_size=12), min_size=1, max_size=25)
@@ -119,6 +120,28 @@ def test_across_groups_ranks_are_compared(reports: list[tuple[int, float]], fact
         assert stopped is (math.isnan(value) or (better > 0 and not asha_goes_on(rank, ranks, factor)))
         mine.append(score)
         ranks.append(rank)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), VALUE), min_size=1, max_size=20), st.randoms(), st.integers(2, 4))
+def test_across_groups_trials_that_report_at_once_are_judged_whatever_their_order(
+    reports: list[tuple[int, float]], order: Any, factor: int
+) -> None:
+    stopped: list[set[int]] = []
+    for shuffled in (False, True):
+        known = standings(Asha(factor, 1, 2), trials=100, across=True)
+        courses = {group * 100 + number: value for number, (group, value) in enumerate(reports)}
+        made = {trial: known.course(trial) for trial in courses}
+        turns = list(courses)
+        if shuffled:
+            order.shuffle(turns)
+        for trial in turns:
+            made[trial].announce(1, courses[trial])
+        for trial in turns:
+            made[trial].announce_rank(1, courses[trial])
+        stopped.append({trial for trial in turns if made[trial].report(1, courses[trial])})
+        assert all(course.marks[0].of == len(reports) - 1 for course in made.values())
+    assert stopped[0] == stopped[1]
 
 
 def test_hyperband_is_asha_in_all_brackets() -> None:
