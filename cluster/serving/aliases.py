@@ -193,8 +193,14 @@ class AliasWatcher:
                     record = self._resolve(alias)
                     if alias not in ended:
                         self._follow(alias, record)
-                if fault.is_of_store:
+                # Others begin when the first is served: of what can't be in one process it has the right of way.
+                if fault.is_of_store or (alias == self._settings.alias and not self._is_first_decided):
                     return
+
+    @property
+    def _is_first_decided(self) -> bool:
+        first = self._settings.alias
+        return first in self._aliases or first not in self._moves
 
     def settle(self, patience_s: float = math.inf) -> None:
         """Look, and wait until what has moved is served or refused.
@@ -206,11 +212,14 @@ class AliasWatcher:
             self.look()
             end = self._clock() + patience_s
             while self._moves:
-                left_s = end - self._clock() if self._settings.alias in self._aliases else math.inf
+                had_first = self._settings.alias in self._aliases
+                left_s = end - self._clock() if had_first else math.inf
                 if left_s <= 0:
                     return
                 wait([move.outcome for move in self._moves.values()], min(left_s, 3600.0), FIRST_COMPLETED)
                 self._end_moves()
+                if not had_first and self._settings.alias in self._aliases:
+                    self.look()
 
     # ---- one alias -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from umbel.cluster.serving.aliases import AliasWatcher, Served, Snapshot
 from umbel.cluster.serving.asking import asked_in
 from umbel.cluster.serving.models import Loaded, ModelCache
 from umbel.cluster.serving.predict import Predictor
+from umbel.cluster.serving.recorded_code import RecordedCode
 from umbel.cluster.serving.settings import ServeSettings
 from umbel.cluster.serving.versions import Admission, one_line
 from umbel.scheduler.errors import UmbelError
@@ -68,6 +69,7 @@ class ModelServer:
         reading = _copy(objects)
         self._closing.enter_context(reading.patience(settings.load_timeout_s / 2))
         self._registered = RegisteredModel(reading, settings.model)
+        self._code = RecordedCode(reading) if settings.trust else None
         self.cache = ModelCache(settings.cached_groups, self._loaders)
         # A shadow that shared these would evict the models that answer, and its loads would go before theirs.
         self._shadow_loaders = ThreadPoolExecutor(_SHADOW_LOADERS, "umbel-load-shadow")
@@ -77,7 +79,7 @@ class ModelServer:
         self._watcher = AliasWatcher(
             RegisteredModel(reading, settings.model),
             settings,
-            Admission(settings.trust, settings.load_timeout_s),
+            Admission(settings.trust, settings.load_timeout_s, self._code),
             self._publish,
             in_memory=lambda alias: self._cache_of(alias).digests,
             log=log,
@@ -127,6 +129,8 @@ class ModelServer:
                 await asyncio.to_thread(log.close)
         for threads in (self._threads, self._loaders, self._shadow_loaders):
             threads.shutdown(wait=False, cancel_futures=True)
+        if self._code is not None:
+            self._code.close()
         self._closing.close()
 
     # ---- what it tells -------------------------------------------------------------------------------------

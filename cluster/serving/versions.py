@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from umbel.cluster.serving.attempts import Attempts
 from umbel.cluster.serving.errors import RefusedError
 from umbel.cluster.serving.models import Loaded
+from umbel.cluster.serving.recorded_code import RecordedCode
 from umbel.cluster.serving.schema import InputSchema
 from umbel.scheduler.errors import StoreUnavailableError, UmbelError
 from umbel.storage.registry.groups import find_group
@@ -41,21 +42,26 @@ class ServedVersion:
     digests: dict[str, str]
     inputs: InputSchema
     trust: bool
+    #: Imports what models need and is not here; None: nothing does.
+    code: RecordedCode | None = None
     _places: dict[str, int] = field(default_factory=dict)
     _names: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(version: ModelVersion, trust: bool) -> ServedVersion:
+    def of(version: ModelVersion, trust: bool, code: RecordedCode | None = None) -> ServedVersion:
         """Read the version's table.
 
         Raises:
-            StoreError: it can't be read.
+            StoreError: it can't be read, or its code can't be imported beside that of others.
         """
+        if code is not None:
+            code.check(version)
         table = version.table()
         names = table[GROUP].to_pylist()
         digests = dict(zip(names, table[MODEL].to_pylist(), strict=True))
         schema = InputSchema((version.schema or {}).get("inputs"))
-        return ServedVersion(version, digests, schema, trust, {name: at for at, name in enumerate(names)}, names)
+        places = {name: at for at, name in enumerate(names)}
+        return ServedVersion(version, digests, schema, trust, code, places, names)
 
     @property
     def number(self) -> int:
@@ -81,7 +87,7 @@ class ServedVersion:
             StoreError: it can't be read, or is not what was registered.
             UntrustedError: it carries code, and the store is not trusted.
         """
-        model = self.version.load(group, self.trust)
+        model = self.version.load(group, self.trust) if self.code is None else self.code.load(self.version, group)
         return Loaded.of(model, self.digests[group], group, self.version.takes)
 
 
@@ -91,10 +97,12 @@ class Admission:
     Args:
         trust: load models whatever they hold; see `umbel.storage.registry.trust`.
         limit_s: a version of which no model has answered for so long is refused.
+        code: imports what models need and is not here; None: nothing does.
     """
 
-    def __init__(self, trust: bool, limit_s: float) -> None:
+    def __init__(self, trust: bool, limit_s: float, code: RecordedCode | None = None) -> None:
         self._trust = trust
+        self._code = code
         self._limit_s = limit_s
         #: What has passed: digests with the digest of the example that they answered.
         self._passed: set[tuple[str, str | None]] = set()
@@ -125,11 +133,24 @@ class Admission:
 
         Cost: each model that has not passed yet is read and loaded once.
         """
+        try:
+            admitted = self._admit(version, warm, held)
+        except BaseException:
+            if self._code is not None:
+                self._code.forget(version)
+            raise
+        if self._code is not None:
+            self._code.keep(version)
+        return admitted
+
+    def _admit(
+        self, version: ModelVersion, warm: Collection[str], held: Collection[str]
+    ) -> tuple[ServedVersion, list[Loaded]]:
         number = version.number
         stuck = self._stuck.get(number)
         if stuck is not None and stuck.are_stuck:  # more threads would only hang beside these
             raise RefusedError(f"version {number} is not served: it has not answered since it was tried before")
-        read = next((read for _, read in self._tried(number, [partial(_read, version, self._trust)])), None)
+        read = next((read for _, read in self._tried(number, [partial(self._read, version)])), None)
         if isinstance(read, StoreUnavailableError):
             raise read
         if read is None or isinstance(read, Exception):
@@ -160,14 +181,13 @@ class Admission:
     def _not_in_time(self) -> str:
         return f"no answer within {self._limit_s:g} s"
 
+    def _read(self, version: ModelVersion) -> tuple[ServedVersion, object]:
+        return ServedVersion.of(version, self._trust, self._code), version.smoke
+
     def _tried(self, number: int, jobs: Sequence[Callable[[], _T]]) -> Iterator[tuple[int, _T | Exception]]:
         attempts: Attempts[_T] = Attempts(_THREADS, self._limit_s, self._closed)
         self._stuck[number] = attempts
         return attempts.run(jobs)
-
-
-def _read(version: ModelVersion, trust: bool) -> tuple[ServedVersion, object]:
-    return ServedVersion.of(version, trust), version.smoke
 
 
 def _attempt(served: ServedVersion, group: str, example: object) -> Loaded:

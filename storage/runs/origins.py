@@ -10,15 +10,31 @@ import zipfile
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from umbel.scheduler.errors import StoreCorruptError
 from umbel.storage import layout
 from umbel.storage.documents import read_document
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.runs.graph_record import GraphRecord
+from umbel.storage.values.codecs import digest_of
 
 if TYPE_CHECKING:
     from umbel.storage.lineage.tree import Lineage
 
-__all__ = ["RunOrigins"]
+__all__ = ["RunOrigins", "read_sources"]
+
+
+def read_sources(objects: ObjectStore, digest: str) -> dict[str, str]:
+    """The text of each source file of an archive, by its name there.
+
+    Raises:
+        NotFoundError: there is no such archive.
+        StoreCorruptError: it is not what its digest says.
+    """
+    data = objects.read(layout.code(digest))
+    if digest_of(data) != digest:
+        raise StoreCorruptError(f"the sources {digest} in the store {objects.url} are damaged", hint="restore a copy")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
 
 
 class RunOrigins:
@@ -83,10 +99,7 @@ class RunOrigins:
     def source_files(self) -> dict[str, str]:
         """The text of the project's source files that the run reached, by their paths; empty if none were kept."""
         digest = self.record.get("source")
-        if digest is None:
-            return {}
-        with zipfile.ZipFile(io.BytesIO(self.objects.read(layout.code(str(digest))))) as archive:
-            return {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
+        return {} if digest is None else read_sources(self.objects, str(digest))
 
     def lineage(self, x: object = None, node: object = None) -> Lineage:
         """What something was made from: data and their versions, config, code, environment, back to the sources.
