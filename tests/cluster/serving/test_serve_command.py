@@ -202,7 +202,7 @@ def test_the_champion_moves_under_load_without_a_failed_request(server: Server) 
     try:
         for version in (3, 1):
             promote(server.store, version)
-            assert until(partial(is_champion, version)) < 10.0
+            assert until(partial(is_champion, version)) < 5.0
     finally:
         done.set()
         for thread in threads:
