@@ -54,7 +54,8 @@ def check_schema(schema: object, what: str) -> dict[str, Any]:
     except SchemaError as error:
         where = "".join(f"[{each!r}]" for each in error.absolute_path)
         raise _no_schema(what, f"{where}: {error.message}"[:300] if where else error.message[:300]) from error
-    assert isinstance(found, dict)
+    if not isinstance(found, dict):
+        raise _no_schema(what, repr(found)[:300])
     inside = Registry().with_resource("", DRAFT202012.create_resource(found)).resolver()
     for reference in _references(found):
         try:
@@ -63,6 +64,12 @@ def check_schema(schema: object, what: str) -> dict[str, Any]:
             inside.lookup(reference)
         except Unresolvable as error:
             raise _no_schema(what, f"a reference to {reference!r}, which is not there") from error
+    probes: tuple[Any, ...] = (None, 0, "", [], {})
+    try:
+        for probe in probes:
+            schema_mistake(found, probe)
+    except RecursionError as error:
+        raise _no_schema(what, "references that lead nowhere but to themselves") from error
     return found
 
 

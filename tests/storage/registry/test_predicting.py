@@ -161,11 +161,18 @@ def test_what_is_a_schema() -> None:
         ({"type": "object", "properties": {"default": {"$ref": "file:///x.json"}}}, "outside of the schema"),
         ({"type": "array", "items": {"$ref": "other.json#/x"}}, "outside of the schema"),
         ({"type": "array", "items": {"$ref": "#/$defs/row"}}, "is not there"),
+        ({"$ref": "#"}, "to themselves"),
+        (
+            {"type": "object", "allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}},
+            "to themselves",
+        ),
+        (True, "True"),
+        ([1], r"\[1\]"),
         ({"type": "array", "x": {1, 2}}, "not JSON serializable"),
         ({"type": "number", "maximum": float("nan")}, "not JSON compliant"),
     ],
 )
-def test_what_is_no_schema(schema: dict[str, Any], message: str) -> None:
+def test_what_is_no_schema(schema: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_schema(schema, "inputs")
 
