@@ -153,6 +153,7 @@ def list_jobs(address: AddressOption, as_json: JsonOption = False) -> None:
     from umbel.cluster.jobs.following import outcome
     from umbel.cluster.jobs.submission import attempts
     from umbel.runtime.cli.tables import print_rows
+    from umbel.runtime.provenance.sitting import USER_VARIABLE
     from umbel.storage.redaction import redact
 
     url = check_address(address)
@@ -164,6 +165,7 @@ def list_jobs(address: AddressOption, as_json: JsonOption = False) -> None:
             {
                 "job": attempt.id,
                 "name": attempt.name,
+                "user": ((details.runtime_env or {}).get("env_vars") or {}).get(USER_VARIABLE),
                 "status": str(details.status.value).lower(),
                 "exit": None if ended is None else ended.status,
                 "started": started.strftime("%Y-%m-%d %H:%M:%S"),

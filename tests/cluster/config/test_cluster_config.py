@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,16 @@ def test_time_limits_are_read_as_slurm_does(text: str, seconds: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_good_passes(kind: str) -> None:
     assert of_kind(from_table(GOOD), kind).groups[0].max == 4
+
+
+@pytest.mark.parametrize("page", ["clusters", "serving"])
+def test_what_the_pages_show_is_good(page: str) -> None:
+    text = (Path(__file__).parents[3] / "docs" / f"{page}.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    config = from_table({"groups": {"cpu": GROUP}, **tomllib.loads(shown)["tool"]["umbel"]["cluster"]})
+    for kind in ("cluster", *(["job"] if config.job else []), *(["service"] if config.service else [])):
+        assert of_kind(config, kind).groups
+    assert (config.slurm is not None) == (page == "clusters")
 
 
 def test_settings_come_from_the_nearest_file_and_from_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     (another / "__init__.py").write_text("raise ImportError('this is not the one')\n")
     store = tmp_path / "store"
     user = {**head.user, "NOTES": str(notes), "PASSWORD": "open-sesame", "RAY_API_SERVER_ADDRESS": head.address}
+    user["UMBEL_USER"] = "ada"  # who types the commands; the cluster runs as somebody else
     submit = ["submit", str(project / "jobs" / "search.py"), "--store", str(store), "--env", "NOTES"]
     submit += ["--env", "PASSWORD", "--env", f"PYTHONPATH={another.parent}"]
 
@@ -140,6 +141,7 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     trials = run.trials()
     assert sorted(trials["metric_loss"].to_pylist()) == [2 * x for x in range(TRIALS)]
     assert run.record["job"] == "search-1"
+    assert run.record["user"] == "ada"
     # What had ended before the kill ran once; nothing ended twice.
     assert sorted(numbers(notes / "ended")) == list(range(TRIALS))
     assert all(numbers(notes / "started").count(x) == 1 for x in range(WAITING))
@@ -149,6 +151,7 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     rows = json.loads(listed.said)
     assert [(row["job"], row["exit"]) for row in rows[:1]] == [("search-1", 75)]
     assert [row["job"] for row in rows] == ["search-1", "search-2", "search-3"]
+    assert {row["user"] for row in rows} == {"ada"}
     assert "open-sesame" not in listed.said
 
 
