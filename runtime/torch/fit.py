@@ -108,7 +108,7 @@ def fit_many(
         device: "cpu", "cuda", "cuda:1", …; None: CUDA if this process may use it, else the CPU.
         dtype: "float32", "float64", or "bfloat16": then the forward pass is in bfloat16, and weights, the optimizer's
             state and losses are in float32.
-        compile: pass the training step through ``torch.compile``, which takes half a minute or more before the first
+        compile: pass the training step through ``torch.compile``, which takes about half a minute before the first
             step: for long trainings.
 
     Returns:

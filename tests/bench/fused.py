@@ -6,7 +6,7 @@ Measured: 200 Adam steps of a network 8→16→1 (tanh), made afresh for each tr
 - Trials a second of 1,000 trials by `umbel.torch.fit_many`, against the same training one trial at a time by plain
   PyTorch, both on one thread, by processor time, in turns; the best of three rounds of each, so that others on the
   machine take little from either. Must be at least 40 times as many.
-- The same with ``compile=True``, the second time in a process: the first time takes some ten seconds more.
+- The same with ``compile=True``, the second time in a process: the first time takes about half a minute more.
 - The largest difference between a lone trial's loss and its loss among the others, relative. At most 1e-3 (float32).
 - Memory a trial: growth of the process's peak from a batch of 10 to one of 1,000.
 - The same through a sweep: `umbel.fused` on two workers, against a sweep of the same on the same workers, one trial at
