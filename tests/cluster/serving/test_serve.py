@@ -1,10 +1,10 @@
-"""`umbel.serve`: what is refused before anything starts, and the handle."""
+"""`umbel.serve`: what is refused before anything starts."""
 
 from __future__ import annotations
 
 import copy
 import socket
-import urllib.request
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 import umbel
 from tests.cluster.served import promote, register
+from umbel.cluster.cli.app import main
 from umbel.cluster.serving.serve import _check_name, checked_settings
 from umbel.cluster.serving.settings import make_settings
 from umbel.scheduler.errors import NotFoundError, UntrustedError, UsageError
@@ -71,6 +72,21 @@ def test_a_port_that_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         umbel.serve("gdp", store=store.url, trust=True, port=8123, grpc_port=8123)
 
 
+def test_a_second_server_on_one_port_ends_with_one_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr(sys, "argv", ["umbel", "serve", "gdp", "--store", store.url, "--port", port, "--trust"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "can't listen there" in told
+    assert "Traceback" not in told
+
+
 def test_splits_of_groups_are_kept_by_canonical_name(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     register(store, 1.0, groups=["a/b", "c"])
@@ -109,25 +125,3 @@ def test_a_server_does_not_take_the_place_of_another(monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="--name"):
         _check_name("umbel-gdp")
     _check_name("umbel-gdp-2")
-
-
-@pytest.mark.ray
-def test_the_handle_predicts_and_stops(store: Store, tmp_path: Path) -> None:
-    with umbel.serve("gdp", store=store, trust=True, port=0, replicas=2, prefix="/models") as server:
-        assert server.predict("FRA", [1.0, 2.0], request_id="r")["outputs"] == [2.0, 4.0]
-        assert server.predict("FRA", [1.0], request_id="r")["request_id"] == "r"
-        with pytest.raises(NotFoundError, match="FRA"):
-            server.predict("FRAN", [1.0])
-        with pytest.raises(UsageError, match=r"inputs\.0"):
-            server.predict("FRA", ["x"])
-        assert server.readiness()[0]
-        with urllib.request.urlopen(f"{server.url}/v1/models/gdp") as reply:
-            assert reply.status == 200
-        assert server.grpc is None
-        with pytest.raises(UsageError, match="without Umbel's gRPC service") as refused:
-            umbel.serve("gdp", store=store, trust=True, grpc_port=0, name="second", prefix="/second")
-        assert "predictor_pb2_grpc.add_PredictorServicer_to_server" in str(refused.value)
-        url = server.url
-    server.stop()  # once more does nothing
-    with pytest.raises(OSError, match=r"refused|404"):
-        urllib.request.urlopen(f"{url}/healthz")

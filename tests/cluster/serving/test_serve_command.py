@@ -247,14 +247,6 @@ def test_the_store_goes_away_and_comes_back(server: Server) -> None:
     until(lambda: server.predict("DEU", [1])[0] == 200)
 
 
-def test_two_servers_on_one_port(server: Server) -> None:
-    options = ["--store", server.store.url, "--port", str(server.port), "--trust"]
-    second = subprocess.run(COMMAND + options, capture_output=True, text=True, timeout=60, check=False)
-    assert second.returncode == 2
-    assert "can't listen there" in second.stderr
-    assert "Traceback" not in second.stderr
-
-
 def test_the_interrupt_ends_it_in_order(server: Server) -> None:
     server.predict("FRA", [1], X_Request_ID="last")
     server.ask("POST", "/v1/models/gdp/groups/FRA:outcome", {"request_id": "last", "outcome": 3.0})
