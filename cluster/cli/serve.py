@@ -82,6 +82,13 @@ def serve_model(
     max_queued: Annotated[int, typer.Option(min=0, help="Requests that may wait; others get 503.")] = 200,
     max_body: Annotated[float, typer.Option(metavar="MB", help="Largest request, in 10^6 bytes.")] = 8.0,
     poll: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look at the aliases.")] = 1.0,
+    load_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a request waits for a model to be loaded, and a new version for one of its models.",
+        ),
+    ] = 30.0,
     access_log: Annotated[bool, typer.Option("--access-log", help="A line a request in Ray Serve's log.")] = False,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to deploy to. [$RAY_ADDRESS, or one is started]")
@@ -122,6 +129,7 @@ def serve_model(
         max_queued=max_queued,
         max_body_bytes=int(max_body * 1e6),
         poll_s=poll,
+        load_timeout_s=load_timeout,
         access_log=access_log,
         address=address,
     )

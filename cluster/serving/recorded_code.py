@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from umbel.runtime.provenance.recorded_modules import ModuleFinder, unpack
-from umbel.scheduler.errors import StoreError
+from umbel.scheduler.errors import NotFoundError, StoreError
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.registry.model_version import ModelVersion
 from umbel.storage.runs.origins import read_sources
@@ -79,7 +79,10 @@ class RecordedCode(MetaPathFinder):
         except StoreError as error:
             if source is None or not isinstance(error.__cause__, ImportError):
                 raise
-            archive = self._offer(version, version.row(group))
+            try:
+                archive = self._offer(version, version.row(group))
+            except NotFoundError:  # the sources are gone: what is missing is what is to be told
+                raise error from None
             with self._loaded_from(archive):
                 model = version.load(group, trust=True)
         if source is not None:

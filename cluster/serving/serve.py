@@ -186,7 +186,8 @@ def serve(
         max_body_bytes: of a request.
         max_batch: predictions that one request may ask for.
         poll_s: seconds between two looks at the aliases.
-        load_timeout_s: how long a request waits for a model that must be loaded.
+        load_timeout_s: how long a request waits for a model that must be loaded; and a version that is tried is
+            refused if none of its models has been loaded and has answered for so long.
         access_log: a line a request in Serve's log.
         address: of a Ray cluster; None: that of this process, or $RAY_ADDRESS; else one is started here.
 

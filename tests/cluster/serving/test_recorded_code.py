@@ -171,6 +171,19 @@ def test_what_a_refused_version_has_imported_is_in_nobodys_way(
     asyncio.run(run())
 
 
+def test_sources_that_are_gone_leave_the_module_missing(store: Store, tmp_path: Path) -> None:
+    register(store, tmp_path, 3)
+    promote(store, 1)
+    shutil.rmtree(Path(store.url) / "code")
+
+    async def run() -> None:
+        async with serving(store) as client:
+            [problem] = client.server.readiness[1]["problems"]
+            assert "No module named 'rc_shapes'" in problem["what"]
+
+    asyncio.run(run())
+
+
 def test_without_trust_no_code_is_imported(store: Store, tmp_path: Path) -> None:
     register(store, tmp_path, 3)
     promote(store, 1)
