@@ -22,6 +22,9 @@ __all__ = ["AHEAD", "Sharing"]
 
 #: Seconds between two words to the broker.
 TELL_EVERY_S = 0.5
+#: Seconds of a run in which it starts no broker, if there is none: nobody else is there then, and a run that is over
+#: sooner has saved the start of a process.
+START_AFTER_S = 2.0
 #: Seconds that the first answer of a broker that is there may take before the run begins without.
 FIRST_ANSWER_S = 2.0
 #: Seconds after which an answer comes no more.
@@ -70,6 +73,7 @@ class Sharing:
             "pid": os.getpid(),
         }
         self._broker: Any = None
+        self._began = clock()
         self._next_tell = 0.0
         #: When the question was sent that has not been answered, and how many there were of each shape then.
         self._asked: tuple[float, dict[ShapeId, int]] | None = None
@@ -95,6 +99,8 @@ class Sharing:
         try:
             if self._broker is None:
                 found = find_broker()
+                if found is None and now - self._began < START_AFTER_S:
+                    return
                 self._broker = found if found is not None else start_broker()
             demands = [
                 {"needs": amounts, "wanted": wanted[shape], "held": held[shape], "starting": starting[shape]}

@@ -30,6 +30,7 @@ from tests.bench import (
     requests,
     resume,
     serve,
+    sharing,
     simulator,
     startup,
     transfer,
@@ -59,6 +60,7 @@ ARMS: dict[str, tuple[Measure, float]] = {
     "transfer": (transfer.measure, transfer.LIMIT_S),
     "fused": (fused.measure, fused.LIMIT_S),
     "serve": (serve.measure, serve.LIMIT_S),
+    "sharing": (sharing.measure, sharing.LIMIT_S),
     "cpu10ms": (cpu10ms.measure, cpu10ms.LIMIT_S),
 }
 #: What sizes are divided by for a quick look.

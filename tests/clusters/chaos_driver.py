@@ -21,10 +21,12 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from tests.clusters.chaos_graph import GROUPS, TRIALS
-from tests.clusters.chaos_parts import WORKER, Progress, Sitting, kill, left_behind, pids
+from tests.clusters.chaos_parts import BROKER, WORKER, Progress, Sitting, kill, left_behind, pids
 
 #: Processors of each of the three nodes; more than there are, since trials sleep.
 SLOTS = 2
+#: Seconds between two deaths of the broker with which the run shares the cluster.
+BROKER_DIES_EVERY_S = 8
 #: What happens to a run while workers die; in which order is left to chance.
 EVENTS = ["driver killed", "driver killed", "driver killed", "node lost", "node drained"]
 
@@ -43,7 +45,13 @@ class Chaos:
         self._store = Path(f"store-{seed}").absolute()
         self._log = Path(f"driver-{seed}.log").absolute()
         self._began = time.monotonic()
-        self.told: dict[str, Any] = {"seed": seed, "store": str(self._store), "workers killed": 0, "events": []}
+        self.told: dict[str, Any] = {
+            "seed": seed,
+            "store": str(self._store),
+            "workers killed": 0,
+            "broker killed": 0,
+            "events": [],
+        }
 
     def play(self) -> None:
         """Run the graph to its end, whatever happens."""
@@ -78,7 +86,11 @@ class Chaos:
         stop, chance = threading.Event(), random.Random(self._random.random())
 
         def go_on() -> None:
+            second = 0
             while not stop.wait(1.0):
+                second += 1
+                if second % BROKER_DIES_EVERY_S == 0:
+                    self.told["broker killed"] += sum(map(kill, pids(BROKER)))
                 victims = pids(WORKER)
                 if victims and kill(chance.choice(victims)):
                     self.told["workers killed"] += 1

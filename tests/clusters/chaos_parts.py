@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet
 
-__all__ = ["WORKER", "Progress", "Sitting", "kill", "left_behind", "pids", "until"]
+__all__ = ["BROKER", "WORKER", "Progress", "Sitting", "kill", "left_behind", "pids", "until"]
 
 T = TypeVar("T")
 
-#: How Ray calls the processes of our workers.
+#: How Ray calls the processes of our workers, and that of the broker.
 WORKER = "ray::Worker"
+BROKER = "ray::BrokerActor"
 
 #: Seconds after which what has not happened will not happen; machines may be slow and do other things too.
 DEADLINE_S = 60.0

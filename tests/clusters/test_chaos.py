@@ -56,6 +56,7 @@ def test_what_was_to_happen_has_happened(rounds: Any) -> None:
     for each in rounds:
         assert (each["driver killed"], each["node lost"], each["node drained"]) == (3, 1, 1)
         assert each["workers killed"] > 5
+        assert each["broker killed"] > 0
         assert each["trials begun"] > GROUPS * TRIALS  # some had to be run again
 
 

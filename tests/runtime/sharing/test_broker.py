@@ -9,7 +9,7 @@ import pytest
 
 from umbel.runtime.sharing import member as sharing_module
 from umbel.runtime.sharing.broker import FORGET_S, LINGER_S, LISTEN_S, PATIENCE_S, Broker
-from umbel.runtime.sharing.member import AHEAD, ANSWER_S, FAILING_S, SELDOM_S, TELL_EVERY_S, Sharing
+from umbel.runtime.sharing.member import AHEAD, ANSWER_S, FAILING_S, SELDOM_S, START_AFTER_S, TELL_EVERY_S, Sharing
 from umbel.runtime.sharing.share import Share
 from umbel.scheduler.graph import ShapeId
 
@@ -263,6 +263,7 @@ class Side:
         monkeypatch.setattr(sharing_module, "find_broker", lambda: None)
         monkeypatch.setattr(sharing_module, "start_broker", start)
         self.sharing = Sharing(Share("ada", weight=2.0), "run", {SHAPE: {"CPU": 1.0}}, wake, lambda: self.now)
+        self.now = START_AFTER_S
 
     def tell(self, wanted: int, held: int) -> None:
         self.now += TELL_EVERY_S
@@ -287,6 +288,15 @@ def test_it_asks_and_keeps_to_the_answer(side: Side) -> None:
     assert (side.woken, side.sharing.news) == (1, True)
     assert side.bound(8, 8) == 3
     assert side.bound(2, 8) == 2
+
+
+def test_a_short_run_starts_no_broker(side: Side) -> None:
+    side.now = 0.0
+    while side.now < START_AFTER_S - TELL_EVERY_S:
+        side.tell(8, 0)
+    assert not side.actors
+    side.tell(8, 0)
+    assert len(side.actors) == 1
 
 
 def test_one_question_at_a_time(side: Side) -> None:
