@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,6 @@ pytestmark = pytest.mark.ray
 
 #: What may differ between two runs of one graph.
 WHERE_AND_WHEN = ["started", "seconds", "host", "worker", "model_at"]
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    """Ray in this process, with two processors whatever the machine has; up already when a run begins."""
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 Done = tuple[WideGraph, umbel.Run]

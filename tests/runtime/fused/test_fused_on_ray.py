@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from ray import tune
 
 import umbel
 from tests.runtime.small_graphs import run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_processors")]
 
 SPACE = {"lr": tune.uniform(0, 1), "width": [4, 8]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 def a_sweep(fn: Any, **changed: Any) -> umbel.Sweep:

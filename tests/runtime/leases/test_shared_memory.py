@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import ray
 
 import umbel
 from umbel.runtime.leases.shared_memory import SharedCopies
@@ -37,14 +34,6 @@ def test_the_oldest_copies_are_given_up_first() -> None:
     assert copies.get(SECOND, 0) == "second"
     copies.add(SECOND, 1, "too large", 11)
     assert copies.get(SECOND, 1) is None
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @umbel.task(priority=1)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from ray import tune
 
 import umbel
@@ -85,14 +82,6 @@ def trial_times(forecast_of: Node, run: umbel.Run) -> Any:
 
 
 # ---- a real run --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 def wall_s(run: umbel.Run) -> float:

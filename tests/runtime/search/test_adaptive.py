@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import ray
 from ray import tune
 
 import umbel
@@ -344,14 +342,6 @@ def test_groups_that_share_data(go: Go) -> None:
 
 
 # ---- on Ray ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import ray
 from ray import tune
 from typer.testing import CliRunner
 
@@ -293,14 +291,6 @@ def test_each_result_has_all_metrics(go: Go, returned: Any) -> None:
 
 
 # ---- on Ray ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

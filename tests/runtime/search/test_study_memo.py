@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import ray
 from ray import tune
 
 import umbel
@@ -212,14 +210,6 @@ def test_a_damaged_segment_is_passed_over(go: Go, tmp_path: Path) -> None:
 
 
 # ---- on Ray ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from ray import tune
 
 import umbel
@@ -258,14 +256,6 @@ def test_a_runs_own_limit_holds_beside_the_budget(go: Go) -> None:
 
 
 # ---- on Ray ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_processors() -> Iterator[None]:
-    ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

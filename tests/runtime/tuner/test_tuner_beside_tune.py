@@ -35,6 +35,7 @@ def one_ray() -> Iterator[None]:
     kept = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "0", "TUNE_MAX_PENDING_TRIALS_PG": "2"}
     before = {name: os.environ.get(name) for name in kept}
     os.environ.update(kept)
+    ray.shutdown()  # another module's, without these variables
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
