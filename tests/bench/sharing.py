@@ -2,7 +2,7 @@
 
 Measured, on a cluster of this machine that is joined: `umbel.run` as it comes, which looks for a broker, starts one
 when it has run for a while, and talks to it, against ``share=False``, which does nothing of that; 20,000 no-op trials,
-and 4,000 of 10 ms of work, the kinds one after the other and in turns first. No broker is there when a run begins. Told
+and 2,000 of 10 ms of work, the kinds one after the other and in turns first. No broker is there when a run begins. Told
 beside it: the no-op trials with a broker that is there already.
 
 Must hold: at most 1.05 times the time, by the medians.
@@ -25,14 +25,14 @@ __all__ = ["LIMIT_S", "measure"]
 
 LIMIT_S = 420.0
 TARGET_S = 0.010
-NOOP_TIMES, SPIN_TIMES = 11, 4
+NOOP_TIMES, SPIN_TIMES = 9, 3
 #: Seconds that Ray gets after a run to end its workers.
 SETTLE_S = 1.0
 
 
 def measure(isolated: Isolated, divisor: int) -> tuple[list[Measurement], dict[str, Any]]:
     """The arm; ``divisor`` makes it smaller."""
-    noops, spins = 20_000 // divisor, 4_000 // divisor
+    noops, spins = 20_000 // divisor, 2_000 // divisor
     rounds = calibrated_rounds(TARGET_S)
     found = isolated(drive, noops=noops, spins=spins, rounds=rounds, folder=str(isolated.folder))
     return [
