@@ -61,7 +61,7 @@ class RecordedCode(MetaPathFinder):
         #: Those that imports are answered from; and those of versions that have passed.
         self._offered: dict[str, _Archive] = {}
         self._kept: set[str] = set()
-        # Never held while something is imported: who imports may wait for another that asks this object.
+        # Never held while something is imported or read: who imports may wait for another that asks this object.
         self._lock = threading.RLock()
         self._loading = threading.local()
 
@@ -144,25 +144,28 @@ class RecordedCode(MetaPathFinder):
         return archive
 
     def _archive(self, version: ModelVersion, source: str) -> _Archive:
+        known = self._archives.get(source)
+        if known is not None:
+            return known
+        files = read_sources(self._objects, source)
+        folder = tempfile.TemporaryDirectory(prefix="umbel-code-")
+        finder = unpack(files, _modules(self._objects, version, source, files), Path(folder.name))
+        texts = {name: sha256(place.read_bytes()).hexdigest() for name, place in finder.places.items()}
+        made = _Archive(source, version.number, folder, finder, texts)
         with self._lock:
-            known = self._archives.get(source)
-            if known is not None:
-                return known
-            files = read_sources(self._objects, source)
-            folder = tempfile.TemporaryDirectory(prefix="umbel-code-")
-            finder = unpack(files, _modules(self._objects, version, source, files), Path(folder.name))
-            texts = {name: sha256(place.read_bytes()).hexdigest() for name, place in finder.places.items()}
-            self._archives[source] = _Archive(source, version.number, folder, finder, texts)
-            return self._archives[source]
+            kept = self._archives.setdefault(source, made)
+        if kept is not made:  # another thread was faster
+            folder.cleanup()
+        return kept
 
     def _check(self, version: ModelVersion, sources: Sequence[str]) -> None:
         with self._lock:
             used = [(name, archive) for archive in self._offered.values() for name in _imported(archive)]
-            for source in sources:
-                for name, archive in used:
-                    text = None if archive.digest == source else self._archive(version, source).texts.get(name)
-                    if text not in (None, archive.texts[name]):
-                        raise _conflict(name, archive.version, version.number)
+        for source in sources:
+            for name, archive in used:
+                text = None if archive.digest == source else self._archive(version, source).texts.get(name)
+                if text not in (None, archive.texts[name]):
+                    raise _conflict(name, archive.version, version.number)
 
     def _remove(self, source: str) -> None:
         with self._lock:
