@@ -148,10 +148,14 @@ class AdaptiveSearch:
         Args:
             group_key: the group's canonical text.
             group: the group's keys and values.
-            salt: changes the seed, for one of several workers at the same study.
+            salt: changes the seed, for one of several workers at the same study. A user's sampler is reseeded then, as
+                Optuna does where several threads work on a study: with the user's seed all would suggest the same.
         """
         seed = study_seed(self.source.seed, self.source.sweep, group_key if salt is None else f"{group_key} {salt}")
-        return GroupStudy(self, self.make_sampler(group, seed))
+        sampler = self.make_sampler(group, seed)
+        if salt is not None and not isinstance(self.make_sampler, NamedSampler):
+            sampler.reseed_rng()
+        return GroupStudy(self, sampler)
 
     def config(self, params: Mapping[str, Any], group: Mapping[str, object]) -> dict[str, object]:
         """The config that a trial function is given; see `config_of`."""

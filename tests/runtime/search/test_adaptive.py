@@ -17,7 +17,14 @@ from ray import tune
 import umbel
 from umbel.runtime.search.searches import placeholder_space
 from umbel.scheduler.identity import group_key
-from umbel.scheduler.search.adaptive import AdaptiveSearch, GroupStudy, KnownTrial, NamedSampler, study_seed
+from umbel.scheduler.search.adaptive import (
+    AdaptiveSearch,
+    CopiedSampler,
+    GroupStudy,
+    KnownTrial,
+    NamedSampler,
+    study_seed,
+)
 from umbel.scheduler.search.sampling import TrialSource
 
 SPACE = {"x": tune.uniform(0, 1), "k": tune.randint(1, 9), "kind": tune.choice(["a", "b"])}
@@ -253,6 +260,15 @@ def test_trials_that_others_run_are_left_open() -> None:
     study = study_of(lambda trial: trial.suggest_float("x", 0, 1))
     study.put([KnownTrial(0, {"x": 0.25}, None, running=True), KnownTrial(1, {"x": 0.5}, (1.0,))])
     assert states(study) == ["RUNNING", "COMPLETE"]
+
+
+@pytest.mark.parametrize("make", [CopiedSampler(optuna.samplers.TPESampler(seed=5)), NamedSampler("tpe")])
+def test_several_workers_at_a_study_do_not_suggest_the_same(make: Any) -> None:
+    source = TrialSource(placeholder_space(), "random", 0, "s", 9)
+    search = AdaptiveSearch("own", make, source, ("minimize",), lambda trial: trial.suggest_float("x", 0, 1))
+    asked = [search.study("{}", {}, salt=salt).ask(0)[0]["x"] for salt in (None, None, 1, 2, 3)]
+    assert asked[0] == asked[1]
+    assert len(set(asked)) == 4
 
 
 def study_of(define: Callable[[Any], Any]) -> GroupStudy:
