@@ -1,4 +1,8 @@
-"""The README's snippets run as they stand, one after another, in an empty folder."""
+"""The README's snippets run as they stand, one after another, in an empty folder.
+
+The first one, and the one on S3, start a Ray of their own, as they would for a user; the others join one that is there
+(`RAY_ADDRESS`), since a start takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.seaweedfs import S3Server
+from umbel.cluster.local.local_cluster import LocalCluster
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,10 +26,18 @@ SNIPPET = re.compile(r"<!-- (tested|saved): [^>]*-->\n```(python|bash)\n(.*?)```
 SNIPPETS = SNIPPET.findall(README)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """A Ray to join: what a program's environment needs for that."""
+    with LocalCluster(1, dashboard=False) as started:
+        yield started.environment
+
+
 @pytest.fixture
 def run_here(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a program in an empty folder, where `umbel` is this one."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("UMBEL_STORE", "RAY_ADDRESS")}
+    ours = ("UMBEL_STORE", "RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
 
     def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -45,14 +58,18 @@ def run_here(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.mark.ray
 def test_every_python_snippet_runs(
-    tmp_path: Path, s3_server: S3Server, run_here: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path,
+    s3_server: S3Server,
+    cluster: dict[str, str],
+    run_here: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     assert len(SNIPPETS) - len(_shell()) == README.count("```python")
-    outputs = []
+    outputs: list[str] = []
     for kind, language, text, _ in SNIPPETS:
         if (kind, language) == ("tested", "python"):
             (tmp_path / "snippet.py").write_text(text)
-            outputs.append(run_here(sys.executable, "snippet.py", **s3_server.environment).stdout)
+            joined = cluster if outputs and "s3://" not in text else {}  # whose workers have no credentials
+            outputs.append(run_here(sys.executable, "snippet.py", **s3_server.environment, **joined).stdout)
     quickstart, pipeline, fused, tuned, learned, on_s3, *tables, facts = outputs
     assert "north" in fused
     assert "south" in fused
@@ -70,12 +87,12 @@ def test_every_python_snippet_runs(
 
 @pytest.mark.ray
 def test_every_command_prints_what_is_shown(
-    tmp_path: Path, run_here: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, cluster: dict[str, str], run_here: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     (script,) = [text for kind, _, text, _ in SNIPPETS if kind == "saved"]
     (tmp_path / "forecast.py").write_text(script)
     for text, shown in _shell():
-        done = run_here("bash", "-euc", text, COLUMNS="120")
+        done = run_here("bash", "-euc", text, COLUMNS="120", **cluster)
         printed = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
         for line in shown.splitlines():
             assert line in printed, "\n".join(printed)

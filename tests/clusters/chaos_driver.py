@@ -25,6 +25,10 @@ from tests.clusters.chaos_parts import BROKER, WORKER, Progress, Sitting, kill, 
 
 #: Processors of each of the three nodes; more than there are, since trials sleep.
 SLOTS = 2
+#: The file to which each trial adds a byte as it begins.
+COUNT = Path("begun")
+#: Trials that begin at least between two deaths of workers.
+TRIALS_PER_KILL = 100
 #: Seconds between two deaths of the broker with which the run shares the cluster.
 BROKER_DIES_EVERY_S = 8
 #: What happens to a run while workers die; in which order is left to chance.
@@ -86,14 +90,16 @@ class Chaos:
         stop, chance = threading.Event(), random.Random(self._random.random())
 
         def go_on() -> None:
-            second = 0
+            second = seen = 0
             while not stop.wait(1.0):
                 second += 1
                 if second % BROKER_DIES_EVERY_S == 0:
                     self.told["broker killed"] += sum(map(kill, pids(BROKER)))
-                victims = pids(WORKER)
-                if victims and kill(chance.choice(victims)):
+                victims, begun = pids(WORKER), COUNT.stat().st_size if COUNT.exists() else 0
+                # Not faster than trials run: on a machine that has too much to do, nobody would ever get anywhere.
+                if victims and begun >= seen + TRIALS_PER_KILL and kill(chance.choice(victims)):
                     self.told["workers killed"] += 1
+                    seen = COUNT.stat().st_size
 
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
@@ -124,7 +130,7 @@ def main() -> None:
     Sitting(Path("undisturbed.log"), "undisturbed").finish()
     os.environ.update(
         CHAOS_PACE_S="0.004",
-        CHAOS_COUNT=str(Path("begun").absolute()),
+        CHAOS_COUNT=str(COUNT.absolute()),
         RAY_AUTH_MODE="disabled",
         # On a machine that has too much to do a node may answer late and is not dead.
         RAY_health_check_period_ms="1000",
@@ -139,11 +145,10 @@ def main() -> None:
         print(f"seed {seed}", file=sys.stderr, flush=True)
         chaos = Chaos(cluster, seed)
         chaos.play()
-        begun = Path("begun")
         rounds.append(
-            {**chaos.told, "trials begun": begun.stat().st_size, "left behind": left_behind(cluster.global_state)}
+            {**chaos.told, "trials begun": COUNT.stat().st_size, "left behind": left_behind(cluster.global_state)}
         )
-        begun.unlink()
+        COUNT.unlink()
         seed += 1
     cluster.shutdown()
     print(json.dumps(rounds))

@@ -74,12 +74,20 @@ def family(pid: int) -> list[Any]:
 
 
 @pytest.fixture
-def started(tmp_path: Path, without_ray: None) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
-    """`umbel cluster up --local 2`, as a user starts it; gives its process, and the environment that it prints."""
+def nodes() -> int:
+    """How many nodes the cluster has."""
+    return 2
+
+
+@pytest.fixture
+def started(tmp_path: Path, without_ray: None, nodes: int) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """`umbel cluster up --local N`, as a user starts it; gives its process, and the environment that it prints."""
     log = tmp_path / "up.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*UMBEL, "cluster", "up", "--local", "2", "--cpus", "2", "--no-dashboard"], stdout=stream, stderr=stream
+            [*UMBEL, "cluster", "up", "--local", str(nodes), "--cpus", "2", "--no-dashboard"],
+            stdout=stream,
+            stderr=stream,
         )
     try:
         deadline = time.monotonic() + DEADLINE_S
@@ -121,6 +129,7 @@ def test_a_cluster_is_used_and_ended(started: tuple[subprocess.Popen[bytes], dic
     assert not token.parent.exists()
 
 
+@pytest.mark.parametrize("nodes", [1])
 def test_a_node_that_ends_by_itself_ends_the_cluster(started: tuple[subprocess.Popen[bytes], dict[str, str]]) -> None:
     process, _ = started
     psutil.Process(process.pid).children()[-1].kill()

@@ -144,48 +144,42 @@ def until(found: Callable[[], object], slurm: Callable[..., str], job: str, fold
         time.sleep(0.1)
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("partition", ["cpu", "gpu"])
-def test_a_job_runs_on_the_whole_allocation(slurm: Callable[..., str], tmp_path: Path, partition: str) -> None:
-    gpus = 1 if partition == "gpu" else 0
-    (tmp_path / "job.sh").write_text(slurm_script(from_table(table(partition=partition, gpus=gpus))))
-    (tmp_path / "go").touch()
-    job = slurm("sbatch", "--parsable", "job.sh").strip()
-    until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
-    trials = open_store(str(tmp_path / "umbel-store")).run("gdp").trials()
+def assert_whole(slurm: Callable[..., str], job: str, folder: Path, gpus: int) -> None:
+    """All trials are there and had the whole allocation, and Ray has left nothing behind."""
+    trials = open_store(str(folder / "umbel-store")).run("gdp").trials()
     assert trials["status"].to_pylist() == ["ok", "ok"]
     assert set(trials["metric_cpus"].to_pylist()) == {CPUS}
     assert set(trials["metric_gpus"].to_pylist()) == {gpus}
-    left = (tmp_path / f"ray-{job}.log").read_text()
-    until(lambda: not [each for each in Path("/tmp").glob("ray-??????") if str(each) in left], slurm, job, tmp_path)
+    left = (folder / f"ray-{job}.log").read_text()
+    until(lambda: not [each for each in Path("/tmp").glob("ray-??????") if str(each) in left], slurm, job, folder)
 
 
 @pytest.mark.ray
-def test_a_job_that_is_out_of_time_before_it_began_is_queued_again(slurm: Callable[..., str], tmp_path: Path) -> None:
-    # a step of the user's own comes first, so that Ray's is not the step 0; and setting up takes until time is up
-    setup = ("srun --ntasks=1 true", "touch began", "until [ -e go ]; do sleep 0.1; done")
-    (tmp_path / "job.sh").write_text(slurm_script(from_table(table(setup=list(setup)))))
-    job = slurm("sbatch", "--parsable", "job.sh").strip()
-    until((tmp_path / "began").exists, slurm, job, tmp_path)
-    slurm("scancel", "--batch", "--signal=USR1", job)
+def test_a_job_runs_on_the_whole_allocation(slurm: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text(slurm_script(from_table(table(partition="gpu", gpus=1))))
     (tmp_path / "go").touch()
-    until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    job = slurm("sbatch", "--parsable", "job.sh").strip()
     until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
-    assert open_store(str(tmp_path / "umbel-store")).run("gdp").trials().num_rows == 2
-    left = (tmp_path / f"ray-{job}.log").read_text()
-    until(lambda: not [each for each in Path("/tmp").glob("ray-??????") if str(each) in left], slurm, job, tmp_path)
+    assert_whole(slurm, job, tmp_path, gpus=1)
 
 
 @pytest.mark.ray
 def test_a_job_out_of_time_is_queued_again_and_goes_on(slurm: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "job.sh").write_text(slurm_script(from_table(table())))
+    # a step of the user's own comes first, so that Ray's is not the step 0; and setting up takes until time is up
+    setup = ("srun --ntasks=1 true", "touch setting-up", "until [ -e set-up ]; do sleep 0.1; done")
+    (tmp_path / "job.sh").write_text(slurm_script(from_table(table(partition="cpu", setup=list(setup)))))
     job = slurm("sbatch", "--parsable", "job.sh").strip()
-    until((tmp_path / "began").exists, slurm, job, tmp_path)
-    slurm("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends shortly before the time limit
-    until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
+
+    def runs_out_of_time(sign: str, restarts: int) -> None:
+        until((tmp_path / sign).exists, slurm, job, tmp_path)
+        slurm("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends shortly before the time limit
+        (tmp_path / "set-up").touch()
+        until(lambda: f"Restarts={restarts}" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
+        slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would let it wait for a while
+
+    runs_out_of_time("setting-up", 1)
+    runs_out_of_time("began", 2)
     (tmp_path / "go").touch()
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would let it wait for a while
     until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
     assert "1 of them done before" in (tmp_path / f"gdp-{job}.log").read_text()
-    assert open_store(str(tmp_path / "umbel-store")).run("gdp").trials().num_rows == 2
+    assert_whole(slurm, job, tmp_path, gpus=0)
