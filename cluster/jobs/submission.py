@@ -225,8 +225,9 @@ def _running(
             if not same
         ]
         if differs:
+            verb = "differs" if differs == ["command"] else "differ"
             raise UsageError(
-                f"another job of this name is running: its {' and '.join(differs)} differ from what is asked",
+                f"another job of this name is running: its {' and '.join(differs)} {verb} from what is asked",
                 got=attempt.id,
                 expected="the same job, which would be followed, or a name that is free",
                 hint=f"umbel stop {attempt.id} --address {address}, or --name another",
@@ -300,11 +301,12 @@ def _environment(
     environment = with_packages(request.runtime_env, [*request.packages, *side.missing])
     environment |= {"working_dir": str(archive), "env_vars": dict(variables)}
     environment["py_modules"] = [
-        *environment.get("py_modules", []),
+        *(environment.get("py_modules") or []),
         *_staged_packages(project, folder / "src"),
         *([] if side.has_umbel else map(str, stage_umbel(folder / "umbel"))),
     ]
-    return environment
+    # On the cluster Ray falls over parts that are there and empty, py_modules of all.
+    return {name: value for name, value in environment.items() if value}
 
 
 def _submitted(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import umbel
 from tests.cluster.job_cluster import BIN, Head, running_head, start
 from tests.faults.processes import until
 from umbel.scheduler.errors import NotFoundError
@@ -112,7 +113,7 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     assert "search-1 is this one, and is running already" in again.said, again.said
     other = start(elsewhere, user, *submit, "--", "--workers", "1")
     assert other.wait() == 2
-    assert "another job of this name is running: its command differ" in other.said
+    assert "another job of this name is running: its command differs" in other.said
     os.kill(int(open_store(str(store)).run("search").record["pid"]), signal.SIGKILL)
     assert again.wait() == 75, again.said
     assert "search-1: ended by signal 9; the same command again goes on with it" in again.said
@@ -153,6 +154,20 @@ def test_a_job_is_detached_from_killed_stopped_and_goes_on(head: Head, tmp_path:
     assert [row["job"] for row in rows] == ["search-1", "search-2", "search-3"]
     assert {row["user"] for row in rows} == {"ada"}
     assert "open-sesame" not in listed.said
+
+
+def test_a_file_alone_runs_on_a_cluster_that_has_this_umbel(head: Head, tmp_path: Path) -> None:
+    """Nothing but the file goes along: the runtime_env has no modules at all."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "alone.py").write_text("import sys\nprint('arguments', sys.argv[1:])\n")
+    # Where this Umbel is imported from, as an installed one would be found.
+    here = f"PYTHONPATH={Path(umbel.__file__).parents[1]}"
+    options = ["--address", head.address, "--script", "--env", here]
+    done = start(elsewhere, head.user, "submit", "alone.py", *options, "--", "one")
+    assert done.wait() == 0, done.said
+    assert "umbel     the cluster has this one" in done.said
+    assert "arguments ['one']" in done.said
 
 
 def test_ray_job_submit_runs_the_example(head: Head, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Cluster:
             with zipfile.ZipFile(runtime_env["working_dir"]) as archive:
                 files = archive.namelist()
                 modes = {Path(each.filename).name: each.external_attr >> 16 for each in archive.infolist()}
-            modules = {Path(path).name: len(list(Path(path).rglob("*"))) for path in runtime_env["py_modules"]}
+            modules = {Path(path).name: len(list(Path(path).rglob("*"))) for path in runtime_env.get("py_modules", [])}
             self.shipped.append(
                 {
                     "files": files,
@@ -147,6 +147,14 @@ def test_what_the_cluster_has_stays_and_what_it_lacks_is_installed(cluster: Clus
     assert "packages  the cluster lacks optuna>=4.0: installed there by pip" in said
 
 
+@pytest.mark.parametrize("given", [{}, {"py_modules": [], "pip": [], "env_vars": None}])
+def test_what_is_empty_is_not_sent(cluster: Cluster, tmp_path: Path, given: dict[str, Any]) -> None:
+    (tmp_path / "fit.py").write_text("")
+    cluster.has_umbel = True
+    ask(tmp_path / "fit.py", runtime_env=given)
+    assert set(cluster.jobs["fit-1"].runtime_env) == {"working_dir", "env_vars"}
+
+
 def test_values_of_variables_are_never_told(cluster: Cluster, file: Path) -> None:
     said: list[str] = []
     given: dict[str, Any] = {"variables": {"PASSWORD": "sesame"}, "runtime_env": {"env_vars": {"OTHER": "sesame2"}}}
@@ -177,9 +185,9 @@ def test_the_same_that_runs_is_found_and_another_is_refused(cluster: Cluster, fi
     again = ask(file)
     assert (again.id, again.is_new) == ("fit-1", False)
     for options, differs in (
-        ({"args": ["--workers", "2"]}, "its command differ"),
-        ({"variables": {"A": "1"}}, "its variables differ"),
-        ({"store": "s3://umbel/other"}, "its variables differ"),
+        ({"args": ["--workers", "2"]}, "its command differs from"),
+        ({"variables": {"A": "1"}}, "its variables differ from"),
+        ({"store": "s3://umbel/other"}, "its variables differ from"),
     ):
         with pytest.raises(UsageError, match=differs):
             ask(file, **options)
