@@ -139,6 +139,32 @@ class Calls:
         _check_group(group)
         return await self._one(group, content, {"inputs", "key"}, caller, ())
 
+    async def call(self, group: object, inputs: Any, request_id: object, key: object) -> dict[str, Any]:
+        """What a call by Serve's handle is answered, with the checks of the other protocols.
+
+        Args:
+            group: its name.
+            inputs: plain data.
+            request_id: names the request.
+            key: names the caller; None: nobody in particular.
+
+        Raises:
+            UsageError: an argument can't be meant.
+            UmbelError: whatever else `Predictor.predict` raises.
+        """
+        try:
+            for name, value in (("group", group), ("request_id", request_id)):
+                if not isinstance(value, str):
+                    raise _wrong([name], "a text")
+            caller = Caller.of(str(request_id), None)
+            caller.check()
+            content = {"group": group, "inputs": inputs, "key": key}
+            answer = await self._of_group(content, caller, ())
+        except HttpError as error:  # has a status, which nobody asked for, and does not cross processes
+            raise UsageError(**error.content["error"]) from None
+        told = {"outputs": answer.outputs, "version": answer.version, "alias": answer.alias}
+        return {**told, "request_id": caller.request_id}
+
     async def _one(
         self, group: str, content: Mapping[str, Any], known: set[str], caller: Caller, at: Sequence[str | int]
     ) -> Answer:
@@ -177,13 +203,16 @@ class Calls:
         try:
             if not isinstance(instance, dict):
                 raise _wrong(at, '{"group": …, "inputs": …}')
-            group = instance.get("group")
-            if not isinstance(group, str):
-                raise _wrong([*at, "group"], '{"group": …, "inputs": …}')
-            _check_group(group, [*at, "group"])
-            return await self._one(group, instance, {"group", "inputs", "key"}, caller, at)
+            return await self._of_group(instance, caller, at)
         except Exception as error:
             return failure_of(error, at)
+
+    async def _of_group(self, content: Mapping[str, Any], caller: Caller, at: Sequence[str | int]) -> Answer:
+        group = content.get("group")
+        if not isinstance(group, str):
+            raise _wrong([*at, "group"], '{"group": …, "inputs": …}')
+        _check_group(group, [*at, "group"])
+        return await self._one(group, content, {"group", "inputs", "key"}, caller, at)
 
     def outcome(self, group: str | None, content: Mapping[str, Any]) -> str:
         """Record ``{"request_id": …, "outcome": …}``; the id.

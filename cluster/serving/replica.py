@@ -17,6 +17,7 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 from umbel.cluster.serving.app import ServingApp
+from umbel.cluster.serving.calls import Calls
 from umbel.cluster.serving.grpc_calls import GrpcCallers, GrpcCalls
 from umbel.cluster.serving.server import ModelServer
 from umbel.cluster.serving.settings import ServeSettings
@@ -37,6 +38,7 @@ class ServedReplica:
     def __init__(self, objects: ObjectStore, settings: ServeSettings, grpc_callers: GrpcCallers) -> None:
         name = serve.get_replica_context().replica_id.unique_id
         self._server = ModelServer(objects, settings, replica=name, log=logging.getLogger("ray.serve"))
+        self._calls = Calls(self._server)
         self._grpc = GrpcCalls(self._server, grpc_callers)
 
     def __serve_build_asgi_app__(self) -> ServingApp:
@@ -45,8 +47,7 @@ class ServedReplica:
 
     async def predict(self, group: str, inputs: Any, request_id: str, key: str | None = None) -> dict[str, Any]:
         """As ``POST …/groups/{group}:predict``."""
-        answer = await self._server.predictor.predict(group, inputs, request_id, key)
-        return {"outputs": answer.outputs, "version": answer.version, "alias": answer.alias, "request_id": request_id}
+        return await self._calls.call(group, inputs, request_id, key)
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """As ``GET /readyz``."""

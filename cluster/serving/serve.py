@@ -6,8 +6,9 @@ how requests are answered.
 
 from __future__ import annotations
 
-import os
+import math
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 from umbel.cluster.serving.listening import Listening, connect
 from umbel.cluster.serving.settings import ServeSettings, make_settings
+from umbel.runtime.graph.task import Resources
 from umbel.scheduler.errors import ExecutorError, UmbelError, UntrustedError, UsageError
 from umbel.storage.registry.model_rows import FORMAT, GROUP
 from umbel.storage.registry.model_version import ModelVersion
@@ -55,15 +57,15 @@ class Serving:
         Args:
             group: its name.
             inputs: plain data: numbers, texts, lists and dicts.
-            key: names the caller: calls with one key meet the same version.
-            request_id: names the call in the log; None: one is made.
+            key: names the caller: calls with one key meet the same version. 500 characters at most.
+            request_id: names the call in the log; None: one is made. 200 printable characters at most.
 
         Returns:
             ``{"outputs": …, "version": …, "alias": …, "request_id": …}``.
 
         Raises:
             NotFoundError: there is no such group; near names are given.
-            UsageError: the inputs are not what the model takes.
+            UsageError: the inputs are not what the model takes, or a name, key or id can't be meant.
             UmbelError: the model failed, or can't be loaded now.
             ExecutorError: too many requests wait, or the server is gone.
         """
@@ -155,6 +157,8 @@ def serve(
 
     Returns when it answers. Moving an alias reaches it within seconds; nothing is restarted.
 
+    On a cluster where others hold what the replicas need, it waits, and a UserWarning says for what.
+
     Args:
         model: the name of a registered model.
         store: the store or its URL; None: `$UMBEL_STORE`, else ``./umbel-store``.
@@ -196,7 +200,7 @@ def serve(
         UntrustedError: its models carry code, and the store is not trusted.
         UsageError: an argument can't be meant; the port or the name is taken; anybody could ask.
         StoreError: the store can't be read.
-        ExecutorError: Ray can't be reached or started; no version can be served.
+        ExecutorError: Ray can't be reached or started; no node could hold a replica; no version can be served.
     """
     if replicas < 1 or max_ongoing < 1 or max_queued < 0:
         raise UsageError(
@@ -230,27 +234,37 @@ def serve(
         address, host, port, is_guarded=is_guarded, grpc_port=grpc_port, largest_bytes=settings.max_body_bytes
     )
     application_name = name or f"umbel-{model}"
+    import ray
+
+    from umbel.cluster.serving.deploying import check_room, deploy
+    from umbel.cluster.serving.replica import application
+
     try:
+        cpus = cpus if cpus is not None else _share(replicas) if listening.owns_ray else 1.0
+        resources = Resources(cpus, gpus)
+        if listening.owns_ray:
+            check_room(resources, replicas)
         _check_name(application_name)
-        handle = _deploy(
-            opened,
+        built = application(
+            opened.objects,
             settings,
-            name=application_name,
-            prefix=prefix,
             replicas=replicas,
-            cpus=cpus if cpus is not None else _share(replicas) if listening.owns_ray else 1.0,
+            cpus=cpus,
             gpus=gpus,
             max_ongoing=max_ongoing,
             max_queued=max_queued,
             access_log=access_log,
             grpc_callers=listening.grpc_callers,
         )
+        handle = deploy(built, application_name, prefix, resources, replicas)
         serving = Serving(application_name, listening, prefix, handle, settings)
-        _check_ready(serving)
+        try:
+            _check_ready(serving)
+        except BaseException:
+            serving.stop()
+            raise
     except BaseException:
         if listening.owns_ray:
-            import ray
-
             ray.shutdown()
         raise
     return serving
@@ -306,10 +320,16 @@ def _check_trusted(version: ModelVersion) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Serve would put one application of this name into the other's place, without a word."""
+    """Serve would put one application of this name into the other's place, without a word. One that ends may end."""
     from ray import serve as ray_serve
 
+    end = time.monotonic() + STOP_S
     running = ray_serve.status().applications.get(name)
+    if running is not None and running.status.value == "DELETING":
+        warnings.warn(f"the server {name} that was here is ending: this one starts after it", UserWarning, stacklevel=3)
+        while running is not None and running.status.value == "DELETING" and time.monotonic() < end:
+            time.sleep(0.2)
+            running = ray_serve.status().applications.get(name)
     if running is not None:
         raise UsageError(
             "a server of this name runs on this cluster already",
@@ -319,26 +339,10 @@ def _check_name(name: str) -> None:
         )
 
 
-def _deploy(store: Store, settings: ServeSettings, *, name: str, prefix: str, **options: Any) -> Any:
-    from ray import serve as ray_serve
-
-    from umbel.cluster.serving.replica import application
-
-    try:
-        return ray_serve.run(application(store.objects, settings, **options), name=name, route_prefix=prefix)
-    except Exception as error:
-        raise ExecutorError(
-            "Ray Serve could not start the server",
-            got=str(error)[:1000],
-            hint="the cluster needs Umbel and what the models need, and room for the replicas",
-        ) from error
-
-
 def _check_ready(serving: Serving) -> None:
     ready, told = serving.readiness()
     if not ready:
         problems = "; ".join(str(problem["what"]) for problem in told["problems"])
-        serving.stop()
         raise ExecutorError(
             f"no version of {serving.settings.model!r} can be served",
             got=problems or None,
@@ -347,8 +351,12 @@ def _check_ready(serving: Serving) -> None:
 
 
 def _share(replicas: int) -> float:
-    """The processors of this machine for each replica, one at most."""
-    return min(1.0, (os.cpu_count() or 1) / replicas)
+    """The processors of this process's own Ray for each replica, one at most."""
+    import ray
+
+    # Ray counts in ten-thousandths, and rounds: a third of two would be too much for three.
+    there = float(ray.cluster_resources().get("CPU", 1.0))
+    return min(1.0, math.floor(there / replicas * 10_000) / 10_000)
 
 
 def _serve_failed(error: BaseException) -> ExecutorError:

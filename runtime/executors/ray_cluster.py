@@ -14,7 +14,17 @@ from umbel.runtime.executors.own_ray import start_own_ray
 from umbel.runtime.graph.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
-__all__ = ["connect", "is_scaling", "nothing_fits", "object_store_bytes", "own_connection", "resources_text", "slots"]
+__all__ = [
+    "connect",
+    "is_asked_for",
+    "is_scaling",
+    "nothing_fits",
+    "object_store_bytes",
+    "own_connection",
+    "ray_amounts",
+    "resources_text",
+    "slots",
+]
 
 #: Seconds that the head of a cluster gets to accept a connection.
 REACH_S = 10.0
@@ -97,18 +107,42 @@ def object_store_bytes() -> float:
 
 def is_scaling() -> bool:
     """Whether the cluster's autoscaler is starting nodes."""
+    status = _status()
+    return status is not None and bool(status.pending_launches or status.pending_nodes)
+
+
+def is_asked_for(resources: Resources) -> bool:
+    """Whether a task or an actor that holds just these resources waits for a node with room."""
+    status, needed = _status(), ray_amounts(resources)
+    if status is None:
+        return False
+    asked = (each for demand in status.resource_demands.ray_task_actor_demand for each in demand.bundles_by_count)
+    return any({name: amount for name, amount in each.bundle.items() if amount > 0} == needed for each in asked)
+
+
+def _status() -> Any:
+    """What the cluster's nodes and its autoscaler have reported; None: it can't be asked."""
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
 
     try:
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    except Exception:  # without an autoscaler there is no status, in various ways
-        return False
-    return bool(status.pending_launches or status.pending_nodes)
+        return get_cluster_status(ray.get_runtime_context().gcs_address)
+    except Exception:  # it is told in various ways
+        return None
 
 
-def nothing_fits(resources: Resources) -> ExecutorError:
-    """The error that says what no node of the cluster has."""
+def nothing_fits(
+    resources: Resources,
+    what: str = "a worker of this graph",
+    hint: str = "lower the task's cpus, gpus, memory, resources or labels, or use a cluster that has them",
+) -> ExecutorError:
+    """The error that says what no node of the cluster has.
+
+    Args:
+        resources: that it holds.
+        what: has no node.
+        hint: what to do next.
+    """
     import ray
 
     needed = ray_amounts(resources)
@@ -126,10 +160,10 @@ def nothing_fits(resources: Resources) -> ExecutorError:
             missing.append(f"label {key}={value} (nodes carry: {', '.join(sorted(there)) or 'none'})")
     labels = f" with labels {dict(resources.labels)}" if resources.labels else ""
     return ExecutorError(
-        "no node of the Ray cluster can hold a worker of this graph, and none that could is being started",
+        f"no node of the Ray cluster can hold {what}, and none that could is being started",
         got=f"{len(nodes)} nodes; missing: {', '.join(missing) or 'a node that has it all at once'}",
         expected=f"a node with {', '.join(f'{name} {amount:g}' for name, amount in needed.items())}{labels}",
-        hint="lower the task's cpus, gpus, memory, resources or labels, or use a cluster that has them",
+        hint=hint,
     )
 
 

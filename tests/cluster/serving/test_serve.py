@@ -14,7 +14,7 @@ import pytest
 import umbel
 from tests.cluster.served import promote, register
 from umbel.cluster.cli.app import main
-from umbel.cluster.serving.serve import _check_name, checked_settings
+from umbel.cluster.serving.serve import _check_name, _share, checked_settings
 from umbel.cluster.serving.settings import make_settings
 from umbel.scheduler.errors import NotFoundError, UntrustedError, UsageError
 from umbel.storage.store import Store, open_store
@@ -125,3 +125,20 @@ def test_a_server_does_not_take_the_place_of_another(monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="--name"):
         _check_name("umbel-gdp")
     _check_name("umbel-gdp-2")
+
+
+def test_a_server_that_ends_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = SimpleNamespace(applications={"umbel-gdp": SimpleNamespace(status=SimpleNamespace(value="DELETING"))})
+    looks = iter([ending, ending, SimpleNamespace(applications={})])
+    monkeypatch.setattr("ray.serve.status", lambda: next(looks))
+    with pytest.warns(UserWarning, match="umbel-gdp that was here is ending"):
+        _check_name("umbel-gdp")
+    assert next(looks, None) is None
+
+
+@pytest.mark.parametrize(("there", "replicas", "share"), [(2.0, 3, 0.6666), (8.0, 2, 1.0), (1.0, 8, 0.125)])
+def test_shares_of_its_own_ray_add_up(
+    monkeypatch: pytest.MonkeyPatch, there: float, replicas: int, share: float
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": there})
+    assert _share(replicas) == share

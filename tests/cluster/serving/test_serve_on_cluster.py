@@ -23,8 +23,10 @@ import umbel
 from tests.cluster.served import promote, register
 from tests.faults.processes import until
 from tests.seaweedfs import S3Server
+from umbel.cluster.serving.deploying import check_room
 from umbel.cluster.serving.serve import _check_name
-from umbel.scheduler.errors import NotFoundError, UsageError
+from umbel.runtime.graph.task import Resources
+from umbel.scheduler.errors import ExecutorError, NotFoundError, UsageError
 from umbel.storage.store import Store, open_store
 
 pytestmark = pytest.mark.ray
@@ -130,6 +132,8 @@ def test_the_handle_predicts_and_stops(store: Store) -> None:
             server.predict("FRAN", [1.0])
         with pytest.raises(UsageError, match=r"inputs\.0"):
             server.predict("FRA", ["x"])
+        with pytest.raises(UsageError, match="at most 500"):
+            server.predict("FRA", [1.0], key="k" * 501)
         assert server.readiness()[0]
         with urllib.request.urlopen(f"{server.url}/v1/models/gdp") as reply:
             assert reply.status == 200
@@ -137,3 +141,37 @@ def test_the_handle_predicts_and_stops(store: Store) -> None:
     server.stop()  # once more does nothing
     with pytest.raises(OSError, match=r"refused|404"):
         urllib.request.urlopen(f"{url}/healthz")
+
+
+def test_without_room_it_says_so_and_the_interrupt_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray import serve
+
+    check_room(Resources(cpus=1), 2)
+    check_room(Resources(cpus=0), 100)
+    with pytest.raises(ExecutorError, match=r"missing: CPU 8 \(largest node: 2\)"):
+        check_room(Resources(cpus=8), 1)
+    with pytest.raises(ExecutorError, match="2 at most"):
+        check_room(Resources(cpus=1), 3)
+    with monkeypatch.context() as patched:  # nobody who joins waits for long
+        patched.setattr("umbel.cluster.serving.waiting.GIVE_UP_S", 0.0)
+        with pytest.raises(ExecutorError, match=r"missing: CPU 8 \(largest node: 2\)"):
+            umbel.serve("gdp", store=store, trust=True, cpus=8.0, name="waits for ever")
+    said: list[str] = []
+
+    def interrupt(message: Warning | str, *_: object, **__: object) -> None:
+        said.append(str(message))
+        signal.raise_signal(signal.SIGINT)
+
+    holder = ray.remote(num_cpus=2)(threading.Event).remote()
+    try:
+        ray.get(holder.is_set.remote())
+        monkeypatch.setattr("warnings.showwarning", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            umbel.serve("gdp", store=store, trust=True, name="waits")
+    finally:
+        ray.kill(holder)
+    assert "replicas wait for 1 CPU each; the cluster has 0 of 2 CPU free" in said[0]
+    assert {left.status.value for left in serve.status().applications.values()} <= {"DELETING"}
