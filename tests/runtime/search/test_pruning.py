@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,21 @@ def slowly(config: dict[str, Any]) -> float:
     return values[-1]
 
 
+class Together:
+    """`slowly`, from the moment on when two workers have come: else the first may do it all before there is another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, config: dict[str, Any]) -> float:
+        (self.folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 120
+        while len(list(self.folder.iterdir())) < 2:
+            assert time.monotonic() < deadline, "there is one worker only"
+            time.sleep(0.01)
+        return slowly(config)
+
+
 @pytest.mark.ray
 def test_on_ray_every_stop_is_one_that_the_rule_explains(tmp_path: Path) -> None:
     found = run(a_sweep(slowly, trials=120), tmp_path, executor="ray", workers=2)
@@ -321,7 +338,9 @@ def test_on_ray_every_stop_is_one_that_the_rule_explains(tmp_path: Path) -> None
 @pytest.mark.ray
 def test_on_ray_workers_hear_of_one_another(tmp_path: Path) -> None:
     """In one group that two workers share, trials are compared with more than their own worker ran before."""
-    rows = rows_of(run(a_sweep(slowly, trials=300, over=...), tmp_path, executor="ray", workers=2))
+    met = tmp_path / "met"
+    met.mkdir()
+    rows = rows_of(run(a_sweep(Together(met), trials=300, over=...), tmp_path, executor="ray", workers=2))
     rows.sort(key=lambda row: row["started"])
     workers = {row["worker"] for row in rows}
     assert len(workers) == 2
