@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 SCRIPT = Path(__file__).with_name("sharing_driver.py")
 CPUS = 6

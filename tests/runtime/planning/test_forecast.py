@@ -93,6 +93,7 @@ def wall_s(run: umbel.Run) -> float:
 
 
 @pytest.mark.ray
+@pytest.mark.alone
 def test_a_forecast_is_within_a_tenth_of_a_real_run(two_processors: None, tmp_path: Path) -> None:
     # About 15 s on two processors: 900 trials of 10 to 50 ms, and 12 elements each before and after them.
     node = graph(trials=75, steps=(100_000, 500_000))
