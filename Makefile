@@ -18,7 +18,7 @@ demo-s3: $(VENV)/.dev   ## The same on object storage: starts a real S3 server f
 test: $(VENV)/.dev    ## Run every test
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile --durations=10
 	$(BIN)/python -m pytest -m "ray and not alone" -n 2 --dist loadfile --durations=20
-	$(BIN)/python -m pytest -m alone --durations=5
+	$(BIN)/python -m pytest -m alone --durations=10
 
 test-fast: $(VENV)/.dev   ## Run the tests that start no process (a minute or two on two cores)
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clusters.namespace import require_namespaces, run_in_namespace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.clusters.namespace import require_namespaces, run_in_namespace
 MINUTES = float(os.environ.get("UMBEL_CHAOS_MINUTES", "0"))
 #: A round takes one to two minutes on two idle cores.
 LIMIT_S = 60 * MINUTES + 600
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(LIMIT_S + 60)]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(LIMIT_S + 60)]
 
 
 @pytest.fixture(scope="module")

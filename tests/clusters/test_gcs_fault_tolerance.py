@@ -16,7 +16,7 @@ from tests.clusters.namespace import require_namespaces, run_in_namespace
 
 #: It takes about a minute on two idle cores.
 LIMIT_S = 400
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(LIMIT_S + 60)]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(LIMIT_S + 60)]
 
 
 @pytest.fixture(scope="module")

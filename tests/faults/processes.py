@@ -18,7 +18,7 @@ import umbel
 T = TypeVar("T")
 
 #: Seconds after which what has not happened will not happen. Long, for machines that do other things too.
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 #: Columns in which two runs of the same trials may differ.
 VARYING = ["started", "seconds", "host", "worker", "attempt", "model_at"]
 

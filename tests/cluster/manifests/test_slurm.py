@@ -42,7 +42,7 @@ def trial(config):
 
 graph = umbel.sweep(umbel.task(trial, cpus=1), space={"x": [0, 1]}, search="grid", metric="loss")
 """
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 
 def table(**slurm: Any) -> dict[str, Any]:

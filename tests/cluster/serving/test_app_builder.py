@@ -92,6 +92,7 @@ def ray_here() -> Iterator[None]:
     import ray
     from ray import serve
 
+    ray.shutdown()  # another module's
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", configure_logging=False)
     try:
         yield

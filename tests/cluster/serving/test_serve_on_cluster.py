@@ -63,6 +63,7 @@ def store(s3_server: S3Server, gate: Path) -> Iterator[Store]:
         store = open_store(s3_server.url("served"))
         register(store, 1.0, model=waiting)
         promote(store, 1)
+        ray.shutdown()  # another module's
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield store
