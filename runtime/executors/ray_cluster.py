@@ -113,11 +113,16 @@ def is_scaling() -> bool:
 
 def is_asked_for(resources: Resources) -> bool:
     """Whether a task or an actor that holds just these resources waits for a node with room."""
-    status, needed = _status(), ray_amounts(resources)
+    status, needed = _status(), _counted(ray_amounts(resources))
     if status is None:
         return False
     asked = (each for demand in status.resource_demands.ray_task_actor_demand for each in demand.bundles_by_count)
-    return any({name: amount for name, amount in each.bundle.items() if amount > 0} == needed for each in asked)
+    return any(_counted(each.bundle) == needed for each in asked)
+
+
+def _counted(amounts: Mapping[str, float]) -> dict[str, int]:
+    """Amounts that are not zero, in ten-thousandths, in which Ray counts."""
+    return {name: round(amount * 10_000) for name, amount in amounts.items() if amount > 0}
 
 
 def _status() -> Any:

@@ -25,11 +25,12 @@ def test_the_label_that_no_node_carries_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundles = [SimpleNamespace(bundle=bundle, count=1) for bundle in ({"CPU": 1.0, "GPU": 0.0}, {"CPU": 4.0})]
+    bundles = [SimpleNamespace(bundle=bundle, count=1) for bundle in ({"CPU": 1.0, "GPU": 0.0}, {"CPU": 0.3333})]
     demand = SimpleNamespace(ray_task_actor_demand=[SimpleNamespace(bundles_by_count=bundles)])
     told = SimpleNamespace(resource_demands=demand, pending_launches=[], pending_nodes=["node"])
     monkeypatch.setattr("umbel.runtime.executors.ray_cluster._status", lambda: told)
     assert is_asked_for(Resources(cpus=1))
+    assert is_asked_for(Resources(cpus=1 / 3))
     assert not is_asked_for(Resources(cpus=2))
     assert is_scaling()
     monkeypatch.setattr("umbel.runtime.executors.ray_cluster._status", lambda: None)
