@@ -7,6 +7,7 @@ survives pickling, because errors cross processes. It lives in the lowest layer 
 from __future__ import annotations
 
 __all__ = [
+    "AccessRefusedError",
     "ClusterUnavailableError",
     "CodeError",
     "ElementFailedError",
@@ -92,6 +93,10 @@ class CodeError(UsageError):
 
 class NotFoundError(UsageError):
     """A run, node, trial or artifact that was asked for does not exist."""
+
+
+class AccessRefusedError(UsageError):
+    """A cluster refuses the token that this process has, or wants one and there is none."""
 
 
 class UntrustedError(UsageError):

@@ -37,7 +37,7 @@ def top(
 ) -> None:
     """Show who holds what on a shared cluster, live: tenant, run, weight, workers wanted, held and allowed, share.
 
-    Status: 0, also if no run shares the cluster; 1 if the cluster can't be reached.
+    Status: 0, also if no run shares the cluster; 2 if there is none, or it refuses the token; 75 if it does not answer.
     """
     from umbel.runtime.executors.ray_cluster import connect, own_connection
 

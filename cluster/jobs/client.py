@@ -12,9 +12,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umbel.runtime.executors.reaching import token_error
 from umbel.scheduler.errors import ClusterUnavailableError, ExecutorError, UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def spoken(address: str) -> Iterator[None]:
 
     Raises:
         ClusterUnavailableError: nobody answers, or not as it should (status 5xx).
-        UsageError: the token is wrong or missing.
+        AccessRefusedError: the token is wrong or missing.
         ExecutorError: the cluster refuses.
     """
     import aiohttp
@@ -108,12 +108,7 @@ def spoken(address: str) -> Iterator[None]:
             what = "the cluster asks for a token, and none was sent"
         else:  # Ray has looked for one before it asked the cluster
             what = "token authentication is on, but there is no token"
-        raise UsageError(
-            what,
-            got=f"{address}, {_token_source()}",
-            expected="the token that the cluster was started with",
-            hint="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds it (or RAY_AUTH_TOKEN)",
-        ) from None
+        raise token_error(what, address) from None
     except (OSError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
         raise ClusterUnavailableError(
             "the cluster does not answer",
@@ -146,15 +141,6 @@ def _not_ray(address: str, error: Exception) -> UsageError:
         got=f"{address}: {_short(error)}",
         expected="http://HOST:8265, where `ray start --head` says that the dashboard is",
     )
-
-
-def _token_source() -> str:
-    mode = os.environ.get("RAY_AUTH_MODE", "disabled")
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        if os.environ.get(name):
-            return f"RAY_AUTH_MODE={mode}, {name} is set"
-    there = "is there" if Path("~/.ray/auth_token").expanduser().is_file() else "is not there"
-    return f"RAY_AUTH_MODE={mode}, neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set, ~/.ray/auth_token {there}"
 
 
 def _short(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Logs are followed by Ray's own stream, which is begun again where it broke off. 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ PATIENCE_S = 60.0
 _POLL_S = 0.5
 #: Seconds of silence after which a stream may be dead, so that the job's details are asked for.
 _SILENCE_S = 20.0
-#: Ray's names for ways of failing that are not the cluster's loss but stay so.
-_LASTING = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_ENTRYPOINT_COMMAND_START_ERROR")
+#: Ray's names for ways of failing that are not the cluster's loss but stay so, and the logs that tell more.
+_LASTING = {
+    "RUNTIME_ENV_SETUP_FAILURE": "runtime_env_agent.log, runtime_env_setup-*.log",
+    "JOB_ENTRYPOINT_COMMAND_START_ERROR": "job-driver-*.log",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ def outcome(details: Any) -> Outcome | None:
     if code is None:
         what = _reason(str(details.message or "for an unknown reason"))
         if details.error_type in _LASTING:
-            return Outcome(1, f"could not be started: {what}")
+            log = f"logs of session_latest on the node: {_LASTING[details.error_type]}"
+            return Outcome(1, f"could not be started\n  got:      {what}\n  to do:    mend it; more in the {log}")
         return Outcome(RETRY, f"lost; the same command again goes on with it: {what}")
     number = -code if code < 0 else code - 128 if 128 < code < 128 + 65 else 0
     if number and code != 130:
@@ -169,7 +174,10 @@ async def _follow(client: JobSubmissionClient, address: str, job: str, show: Cal
 
 
 def _reason(message: str, length: int = 400) -> str:
-    """What a long message says: its lines that are errors, else its end; without credentials in URLs."""
+    """What a long message says, without credentials in URLs: its lines that are errors of a program, else the last line
+    of a traceback that names an exception, else its end."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = redact_url(" ".join([line for line in lines if line.startswith("ERROR")] or lines))
+    errors = [line for line in lines if line.startswith("ERROR")]
+    raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", line)]
+    text = redact_url(" ".join(errors or raised[-1:] or lines))
     return text if len(text) <= length else f"… {text[-length:]}"

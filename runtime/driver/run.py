@@ -30,7 +30,7 @@ from umbel.runtime.provenance.sitting import describe_process
 from umbel.runtime.search.study_identity import study_identity
 from umbel.runtime.sharing.share import Share, share_of
 from umbel.scheduler.engine import Engine, Restored
-from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UsageError
+from umbel.scheduler.errors import RunInterrupted, RunStoppedError, StoreError, UmbelError, UsageError
 from umbel.scheduler.graph import Graph, NodeId
 from umbel.scheduler.words import counted
 from umbel.storage.layout import check_name
@@ -227,9 +227,10 @@ def _carry_out(
                 ).run(session)
         session.check_limits()
         shown.update(session.snapshot())
-    except BaseException:
+    except BaseException as error:
         _close_quietly(writer)
-        shown.finish("stopped by an error; what was finished before is durable, and running the same again goes on")
+        why = f"an error, {error.what}" if isinstance(error, UmbelError) else "an error"
+        shown.finish(f"stopped by {why}; what was finished before is durable, and running the same again goes on")
         raise
     writer.close()
     if session.stopped_by_failures or ((session.interrupted or session.stop_reason) and not session.finished):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from umbel.runtime.executors.own_ray import start_own_ray
+from umbel.runtime.executors.reaching import control_service
 from umbel.runtime.graph.task import Resources
 from umbel.scheduler.errors import ExecutorError
 
@@ -26,9 +26,6 @@ __all__ = [
     "slots",
 ]
 
-#: Seconds that the head of a cluster gets to accept a connection.
-REACH_S = 10.0
-
 
 def connect(address: str | None) -> bool:
     """Connect this process to Ray; True if the cluster is one that this process started, on this machine.
@@ -38,19 +35,21 @@ def connect(address: str | None) -> bool:
     process.
 
     Raises:
-        ExecutorError: the cluster can't be reached or started.
+        UsageError: there is no such cluster, or it refuses the token.
+        ExecutorError: the cluster can't be reached (`ClusterUnavailableError` if nobody answers) or started.
     """
     import ray
 
     if ray.is_initialized():
         return _started_here()
     target = address or os.environ.get("RAY_ADDRESS") or "local"
+    if target != "local":
+        target = control_service(target) or target
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if target == "local":
             start_own_ray(**options)
         else:
-            _check_reachable(target)
             ray.init(address=target, **options)
     except Exception as error:
         raise ExecutorError(
@@ -80,13 +79,6 @@ def _started_here() -> bool:
     from ray._private import worker
 
     return bool(worker._global_node is not None and worker._global_node.head)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nobody listens at a plain ``host:port``: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def slots(resources: Resources) -> int:

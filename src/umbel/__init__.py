@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from umbel.runtime.sharing.share import Share
     from umbel.runtime.tuner.tuner import Tuner
     from umbel.scheduler.errors import (
+        AccessRefusedError,
         ClusterUnavailableError,
         CodeError,
         ElementFailedError,
@@ -64,8 +65,8 @@ if TYPE_CHECKING:
     from umbel.storage.store import Store, open_store
 
 _ERRORS = (
-    "ClusterUnavailableError CodeError ElementFailedError ExecutorError GraphError InternalError NotFoundError "
-    "PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
+    "AccessRefusedError ClusterUnavailableError CodeError ElementFailedError ExecutorError GraphError InternalError "
+    "NotFoundError PromotionRefusedError ResumeMismatchError RunHeldError RunInterrupted RunStoppedError SpaceError "
     "StoreConflictError StoreCorruptError StoreError StoreFullError StoreUnavailableError TrialUsageError UmbelError "
     "UntrustedError UsageError"
 )
@@ -166,6 +167,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "StoreCorruptError",
     "RunHeldError",
     "ExecutorError",
+    "AccessRefusedError",
     "ClusterUnavailableError",
     "ElementFailedError",
     "RunInterrupted",

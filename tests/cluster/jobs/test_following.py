@@ -33,7 +33,16 @@ def details(status: str, code: int | None = None, error: str | None = None, mess
         (details("FAILED", 255), 255, "failed"),
         (details("FAILED", None, "JOB_SUPERVISOR_ACTOR_DIED"), 75, "lost"),
         (details("FAILED", None, "RUNTIME_ENV_SETUP_FAILURE", "no such package"), 1, "no such package"),
-        (details("FAILED", None, "RUNTIME_ENV_SETUP_FAILURE", "a\nERROR: b\nc"), 1, "could not be started: ERROR: b"),
+        (
+            details("FAILED", None, "RUNTIME_ENV_SETUP_FAILURE", "a\nERROR: b\nc"),
+            1,
+            "could not be started\n  got:      ERROR: b\n",
+        ),
+        (
+            details("FAILED", None, "RUNTIME_ENV_SETUP_FAILURE", "Traceback:\n" + "in f()\n" * 99 + "TypeError: b"),
+            1,
+            "could not be started\n  got:      TypeError: b\n  to do:    mend it; more in the logs of session_latest",
+        ),
     ],
 )
 def test_how_a_job_ended(job: Any, status: int, said: str) -> None:
