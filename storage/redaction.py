@@ -56,6 +56,13 @@ _KEY_KINDS = frozenset(
 )
 #: ``<one of these> token`` is a symbol of a language model.
 _TEXT_TOKENS = frozenset(["eos", "bos", "pad", "unk", "sep", "cls", "mask", "next", "stop", "special", "per", "last"])
+#: ``<one of these> pass`` is a password; other passes are made over data.
+_PASS_KINDS = frozenset(
+    [
+        *("admin", "api", "app", "auth", "database", "db", "email", "ftp", "imap", "login", "mail", "mongo", "mysql"),
+        *("pg", "postgres", "proxy", "redis", "registry", "root", "service", "smtp", "sql", "ssh", "store", "user"),
+    ]
+)
 #: Parameters that hold a credential in a query, but nothing elsewhere.
 _QUERY_NAMES = frozenset(["key", "code", "sas", "sig", "signature", "x-amz-signature", "x-goog-signature"])
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -174,6 +181,8 @@ def is_secret_name(name: object) -> bool:
     if any(word in _SECRET_WHOLE_WORDS or word.endswith(_SECRET_WORDS) for word in words):
         return True
     if any(kind in _KEY_KINDS and word in ("key", "keys") for kind, word in pairwise(words)):
+        return True
+    if words[-1] == "pass" and len(words) > 1 and words[-2] in _PASS_KINDS:
         return True
     if words[-1] in _AFTER_LAST:
         words.pop()

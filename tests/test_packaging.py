@@ -92,6 +92,7 @@ UmbelError
     GraphError
     CodeError
     NotFoundError
+    AccessRefusedError
     UntrustedError
     ResumeMismatchError
   StoreError

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _manifest = typer.Typer(
-    help="Write what Kubernetes (KubeRay) or Slurm need, from [tool.umbel.cluster] of pyproject.toml and flags.",
+    help="Write what Kubernetes (KubeRay) or Slurm need, from \\[tool.umbel.cluster] of pyproject.toml and flags.",
     no_args_is_help=True,
 )
 

@@ -56,7 +56,7 @@ def run(
     from umbel.runtime.sharing.share import Share
 
     limits = _budget(budget or [])
-    part = None if share is None else Share.parse(share) or False
+    part = None if share is None else Share.parse(share, "--share") or False
     with keep_for_answer(as_json) as answer, own_connection():
         found = open_target(target)
         ended = run_graph(

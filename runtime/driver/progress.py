@@ -242,9 +242,9 @@ class _Plain(_Quiet):
         self._due = math.inf
 
     def start(self, run_id: str, store_url: str, total: int, resumed: int, *, growing: bool = False) -> None:
-        before = f", {format_count(resumed)} of them done before" if resumed else ""
         more = ", and what these reveal" if growing else ""
-        self._line(f"run {run_id} in store {store_url}: {format_count(total)} to do{more}{before}")
+        before = f"{format_count(total)} in all, {format_count(resumed)} done before: " if resumed else ""
+        self._line(f"run {run_id} in store {store_url}: {before}{format_count(total - resumed)} to do{more}")
         self._due = self._clock() + next(self._intervals)
 
     def update(self, snapshot: Snapshot) -> None:

@@ -394,7 +394,8 @@ class Session:
                 self._say("leaving at once; what was durable stays, and the run can be resumed")
                 os._exit(130)
             wake()
-            self._say("stopping, once what has finished is stored; Ctrl-C again leaves at once")
+            again = "Ctrl-C again" if number == signal.SIGINT else "another signal"
+            self._say(f"stopping, once what has finished is stored; {again} leaves at once")
 
         kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in kept:

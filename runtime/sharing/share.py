@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,12 @@ class Share:
         return self.tenant or user()
 
     @classmethod
-    def parse(cls, text: str) -> Share | None:
+    def parse(cls, text: str, where: str = "the share") -> Share | None:
         """From ``tenant=climate,weight=2,priority=1,minimum.CPU=8,cap.GPU=4,preemptible=true``; None for "off".
+
+        Args:
+            text: what was said.
+            where: it was said, for errors.
 
         Raises:
             UsageError: a name is unknown, or a value makes no sense.
@@ -109,12 +114,14 @@ class Share:
             key, equals, value = (piece.strip() for piece in part.partition("="))
             outer, dot, inner = key.partition(".")
             if not equals or not key or (dot and not inner):
-                raise UsageError("a share is made of names and values", got=part, expected="weight=2,cap.GPU=4, or off")
+                raise UsageError(
+                    f"{where}: a share is made of names and values", got=part, expected="weight=2,cap.GPU=4, or off"
+                )
             held = table.setdefault(outer, {}) if dot else table
             if not isinstance(held, dict):
-                raise UsageError(f"{outer!r} is said twice", got=text)
+                raise UsageError(f"{where}: {outer!r} is said twice", got=text)
             held[inner if dot else outer] = _plain(value) if (inner or outer) != "tenant" else value
-        return cls.from_table(table, VARIABLE)
+        return cls.from_table(table, where)
 
     @classmethod
     def from_table(cls, table: object, where: str) -> Share:
@@ -128,7 +135,13 @@ class Share:
             raise UsageError(f"{where} is not a table", got=repr(table), expected=f"settings: {', '.join(known)}")
         for key in table:
             if key not in known:
-                raise UsageError(f"unknown setting in {where}", got=repr(key), expected=", ".join(known))
+                near = get_close_matches(str(key), known, n=1)
+                raise UsageError(
+                    f"unknown setting in {where}",
+                    got=repr(key),
+                    expected=", ".join(known),
+                    hint=f"did you mean {near[0]}?" if near else None,
+                )
         return cls(**table)
 
 
@@ -150,7 +163,7 @@ def share_of(given: Share | bool | None) -> Share | None:
         raise UsageError("share is not a share", got=repr(given), expected="umbel.Share(…), False, or None")
     text = os.environ.get(VARIABLE, "").strip()
     if text:
-        return Share.parse(text)
+        return Share.parse(text, f"${VARIABLE}")
     folder = nearest(Path.cwd(), "pyproject.toml")
     if folder is None:
         return Share()

@@ -201,3 +201,8 @@ def test_the_image_builds_on_rays_own(umbel: Command, tmp_path: Path) -> None:
     _, out, _ = umbel("manifest", "image", "--set", "image=team/gdp:v3", "--set", 'ray_version="2.60.1"')
     assert "ARG BASE=rayproject/ray:2.60.1-py311-gpu\n" in out
     assert "-t team/gdp:v3 ." in out
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["manifest", "-h"]])
+def test_the_help_names_the_section(umbel: Command, arguments: list[str]) -> None:
+    assert "[tool.umbel.cluster]" in " ".join(umbel(*arguments)[1].replace("│", " ").split())

@@ -181,5 +181,5 @@ def test_a_job_out_of_time_is_queued_again_and_goes_on(slurm: Callable[..., str]
     runs_out_of_time("began", 2)
     (tmp_path / "go").touch()
     until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), slurm, job, tmp_path)
-    assert "1 of them done before" in (tmp_path / f"gdp-{job}.log").read_text()
+    assert "1 done before" in (tmp_path / f"gdp-{job}.log").read_text()
     assert_whole(slurm, job, tmp_path, gpus=0)

@@ -125,7 +125,7 @@ def test_lines_come_at_intervals_that_grow() -> None:
     clock, stream = Clock(), Stream()
     progress = make_progress("plain", stream, clock)
     progress.start("gdp", "file:///store", 20_020, 3_000)
-    assert stream.taken() == "run gdp in store file:///store: 20,020 to do, 3,000 of them done before\n"
+    assert stream.taken() == "run gdp in store file:///store: 20,020 in all, 3,000 done before: 17,020 to do\n"
     shown: list[float] = []
     for _ in range(3000):
         clock.now += 0.5

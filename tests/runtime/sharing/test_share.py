@@ -98,6 +98,14 @@ def test_texts_that_make_no_sense(text: str, says: str) -> None:
         Share.parse(text)
 
 
+def test_what_was_meant_and_where_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(umbel.UsageError, match=r"(?s)unknown setting in --share.*did you mean weight\?"):
+        Share.parse("wieght=2", "--share")
+    monkeypatch.setenv("UMBEL_SHARE", "wieght=2")
+    with pytest.raises(umbel.UsageError, match=r"unknown setting in \$UMBEL_SHARE"):
+        share_of(None)
+
+
 def test_a_mistake_is_told_before_anything_is_started(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @umbel.task
     def one() -> int:
