@@ -160,7 +160,8 @@ def promote(
     before = model.newest(alias)
     record = model.promote(version, alias, gate=gates, per_group=per_group, groups=groups or None, why=why, trust=trust)
     if before is not None and before.number == record.number and not as_json:
-        typer.echo(f"{name}: {alias} is version {record.version} already")
+        passed = ", and passes its gates" if gates else ""
+        typer.echo(f"{name}: {alias} is version {record.version} already{passed}; nothing was moved")
         return
     _print_move(model, record, as_json)
 

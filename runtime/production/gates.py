@@ -105,6 +105,9 @@ def held_out(
     if share is not None:
         _check_share(share)
 
+    limit = f"by={by:g}" if share is None else f"share={share:g}"
+    name = f"held_out({getattr(score, '__name__', 'score')}, {limit})"
+
     def gate(candidate: ModelVersion, current: ModelVersion | None) -> GateResult:
         groups = dict.fromkeys([*candidate.groups, *([] if current is None else current.groups)])
         found = {group: _held_out_of(data, group) for group in groups}
@@ -112,9 +115,9 @@ def held_out(
         theirs, their_notes = ({}, {}) if current is None else _scores(current, found, score)
         rows = _compared(mine, theirs, 1.0 if mode == "min" else -1.0, by if share is None else None, notes)
         why = next((f"such as {group}: {note}" for group, note in their_notes.items()), "")
-        name, limit = getattr(score, "__name__", "score"), f"by={by:g}" if share is None else f"share={share:g}"
-        return _result(f"held_out({name}, {limit})", rows, bool(theirs), share, why)
+        return _result(name, rows, bool(theirs), share, why)
 
+    gate.__name__ = name
     return gate
 
 

@@ -77,23 +77,37 @@ def promote(
             expected="an alias that points to a version",
             hint=f"point {alias!r} to a whole version first",
         )
-    current = None if before is None else model.version(before.version).trusted(trust)
-    if before is not None and before.version == candidate.number:
-        return before
+    moved = before is None or before.version != candidate.number
+    # One that is there already is judged as when it came: against the one that it took the place of.
+    against = None if before is None else before.version if moved else before.previous
+    current = None if against is None else model.version(against).trusted(trust)
     # Only groups that may move are judged: what is wrong with others is no reason for these to stay.
     judged = candidate if named is None else candidate.only(named)
     beside = current if named is None or current is None else current.only(named)
+
+    def ask() -> list[GateResult]:
+        known = [*candidate.groups, *([] if current is None else current.groups)] if gates else []
+        return [
+            run_gate(each, judged, beside, known=known, may_keep=per_group and current is not None) for each in gates
+        ]
+
+    if before is not None and not moved:
+        results = ask()
+        if not (_moving(judged, results) if per_group else all(result.passed for result in results)):
+            what = f"{alias!r} points to version {candidate.number} already, and stays"
+            raise refusal(candidate, alias, results, what)
+        return before
     smoke = smoke_test(model.objects, judged)
     if not smoke.passed:
         raise refusal(candidate, alias, [smoke], "register the run again, and promote that version")
-    results = [smoke, *(run_gate(each, judged, beside) for each in gates)]
+    results = [smoke, *ask()]
     if current is None or not (per_group or named is not None):
-        _refuse_failed(candidate, alias, results)
+        _refuse_failed(candidate, judged, current, alias, results)
         _warn_of_lost(candidate, current)
         chosen, kept, shown = candidate.number, frozenset[str](), results
     else:
         if not per_group:
-            _refuse_failed(candidate, alias, results)
+            _refuse_failed(candidate, judged, current, alias, results)
         moving = _moving(judged, results) if per_group else frozenset(judged.groups)
         if not moving:
             raise refusal(candidate, alias, _as_failed(results), "all groups keep what they have")
@@ -146,10 +160,22 @@ def smoke_test(objects: ObjectStore, version: ModelVersion, inputs: object = Non
     return GateResult("smoke test" if example is not None else "digests", all(row.ok for row in rows), tuple(rows))
 
 
-def _refuse_failed(candidate: ModelVersion, alias: str, results: Sequence[GateResult]) -> None:
-    if not all(result.passed for result in results):
+def _refuse_failed(
+    candidate: ModelVersion,
+    judged: ModelVersion,
+    current: ModelVersion | None,
+    alias: str,
+    results: Sequence[GateResult],
+) -> None:
+    if all(result.passed for result in results):
+        return
+    if current is None:
+        hint = f"{alias!r} points to no version yet; give it one that passes"
+    elif _moving(judged, results):
         hint = "per_group=True (--per-group) keeps what serves now where it is better"
-        raise refusal(candidate, alias, results, hint)
+    else:
+        hint = f"no group passes; {alias!r} stays at version {current.number}"
+    raise refusal(candidate, alias, results, hint)
 
 
 def _as_failed(results: Sequence[GateResult]) -> list[GateResult]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import umbel
@@ -77,7 +78,10 @@ def test_from_a_run_to_a_champion_and_back(store: umbel.Store, command: Command,
     assert (made["version"], made["model"], made["node"], made["groups"]) == (2, "gdp", "refit", 2)
     code, out, _ = command("promote", "gdp", "1", "--trust", "--why", "the first")
     assert (code, out) == (0, "gdp: champion is version 1\n")
-    assert command("promote", "gdp", "1")[1] == "gdp: champion is version 1 already\n"
+    assert command("promote", "gdp", "1")[1] == "gdp: champion is version 1 already; nothing was moved\n"
+    code, out, _ = command("promote", "gdp", "1", "--gate", "max-size-bytes:1e9")
+    assert (code, out) == (0, "gdp: champion is version 1 already, and passes its gates; nothing was moved\n")
+    assert command("promote", "gdp", "1", "--gate", "max-size-bytes:1")[0] == 1
     code, out, err = command("promote", "gdp", "2", "--trust", "--gate", "no-group-worse")
     assert code == 1
     assert "Traceback" not in err
@@ -113,6 +117,16 @@ def test_from_a_run_to_a_champion_and_back(store: umbel.Store, command: Command,
         ("champion", 3, "promote"),
         ("champion", 1, "promote"),
     ]
+
+
+def test_gates_may_name_groups_as_the_data_do(store: umbel.Store) -> None:
+    store.registry.register("monday", model="gdp")
+    model = store.registry.model("gdp")
+    for named in ("a/b", "a%2Fb"):
+        table = pa.table({"group": ["AUT", named], "ok": [True, False]})
+        with pytest.raises(umbel.PromotionRefusedError, match="a%2Fb"):
+            model.promote(1, gate=lambda candidate, current, table=table: table)  # type: ignore[misc]
+    assert model.aliases() == {}
 
 
 def test_mistakes_are_messages(command: Command) -> None:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -74,8 +75,16 @@ def test_what_fails_is_shown_in_a_table(model: RegisteredModel) -> None:
     ]
     lines = [line.split() for line in text.splitlines()]
     assert ["no_group_worse('mase',", "by=0.5)", "ITA", "0.9", "0.5"] in lines
-    assert "per_group=True" in text
+    assert "no group passes; 'champion' stays at version 1" in text
     assert model.resolve().version == 1
+
+
+def test_advice_where_a_promotion_is_refused(model: RegisteredModel) -> None:
+    with pytest.raises(PromotionRefusedError, match="per_group=True"):
+        model.promote(2, gate=gates.no_group_worse(by=0.5), trust=True)
+    with pytest.raises(PromotionRefusedError, match="'new' points to no version yet") as refused:
+        model.promote(2, "new", gate=gates.max_size_bytes(10), per_group=True, trust=True)
+    assert "per_group" not in str(refused.value)
 
 
 def test_groups_that_are_worse_keep_their_model(model: RegisteredModel) -> None:
@@ -227,6 +236,85 @@ def test_gates_of_ones_own(model: RegisteredModel) -> None:
     for wrong in (lambda candidate, current: None, lambda candidate, current: pa.table({"x": [1]}), "better"):
         with pytest.raises(UsageError, match=r"no evidence|no gate"):
             model.promote(1, gate=wrong, trust=True)  # type: ignore[arg-type]
+
+
+def says(**columns: Any) -> Any:
+    return lambda candidate, current: pa.table(columns)
+
+
+def test_gates_name_groups_as_everybody_does(model: RegisteredModel) -> None:
+    by_key = [{"country": country} for country in ("DEU", "FRA", "ITA")]
+    with pytest.raises(PromotionRefusedError, match="ITA"):
+        model.promote(2, gate=says(group=by_key, ok=[True, True, False]), trust=True)
+    for per_group in (False, True):
+        with pytest.raises(NotFoundError, match="which the gate '<lambda>' judges, has no group of this name"):
+            model.promote(2, gate=says(group=["zz"], ok=[True]), per_group=per_group, trust=True)
+    result = gates.GateResult("mine", True, (gates.GroupEvidence("zz", False),))
+    with pytest.raises(NotFoundError, match="zz"):
+        model.promote(2, gate=lambda candidate, current: result, trust=True)
+    assert model.aliases() == {"champion": 1}
+
+
+def test_groups_that_a_gate_does_not_judge_do_not_move(
+    store: Store, record: dict[str, Any], model: RegisteredModel
+) -> None:
+    some = says(group=["FRA"], ok=[True])
+    with pytest.raises(UsageError, match="says nothing about 2 of 3 groups") as refused:
+        model.promote(2, gate=some, trust=True)
+    assert "DEU, ITA" in str(refused.value)
+    with pytest.raises(UsageError, match="says nothing about 2 of 3 groups"):
+        model.promote(2, "new", gate=some, per_group=True, trust=True)
+    with pytest.raises(UsageError, match="says nothing about 3 of 3 groups"):
+        model.promote(2, gate=says(group=pa.array([], pa.string()), ok=pa.array([], pa.bool_())), trust=True)
+    moved = model.promote(2, gate=some, per_group=True, trust=True)
+    runs = {row["group"]: row["run"] for row in model.version(moved.version).table().to_pylist()}
+    assert runs == {"DEU": "first", "FRA": "second", "ITA": "first"}
+    evidence = model.evidence(moved)
+    assert evidence is not None
+    silent = [row["group"] for row in evidence.to_pylist() if "says nothing" in (row["note"] or "")]
+    assert silent == ["DEU", "ITA"]
+    model.set_alias("small", only(store, record, "DEU"))  # of the groups that only the candidate has, FRA is judged
+    moved = model.promote(2, "small", gate=some, per_group=True, trust=True)
+    assert sorted(model.version(moved.version).groups) == ["DEU", "FRA"]
+    # only groups that may move need be judged, and what is said of others does not count
+    both = says(group=["FRA", "ITA"], ok=[True, False])
+    assert model.promote(2, groups=["FRA"], gate=both, trust=True).action == "promote"
+
+
+def test_what_a_gate_says_is_checked(model: RegisteredModel) -> None:
+    groups = ["DEU", "FRA", "ITA"]
+    for ok in (["no", "no", "no"], [0.5, 1.0, 1.0], [1, 2, 1]):
+        with pytest.raises(UsageError, match=r"the column ok .* is not boolean"):
+            model.promote(2, gate=says(group=groups, ok=ok), trust=True)
+    with pytest.raises(UsageError, match="hold no numbers"):
+        model.promote(2, gate=says(group=groups, ok=[1, 1, 1], candidate=["a", "b", "c"]), trust=True)
+    with pytest.raises(PromotionRefusedError, match="FRA"):
+        model.promote(2, gate=says(group=groups, ok=[1, 0, None]), trust=True)
+    with pytest.raises(PromotionRefusedError, match="lambda"):
+        model.promote(2, gate=lambda candidate, current: np.bool_(False), trust=True)
+    assert model.promote(2, gate=lambda candidate, current: np.bool_(True), trust=True).version == 2
+
+
+def test_a_gate_that_raises_is_named(model: RegisteredModel) -> None:
+    def broken(candidate: ModelVersion, current: ModelVersion | None) -> bool:
+        raise ZeroDivisionError("by hand")
+
+    with pytest.raises(UsageError, match=r"the gate 'broken' failed on version 2 of 'm'; nothing was moved") as raised:
+        model.promote(2, gate=broken, trust=True)
+    assert "ZeroDivisionError: by hand" in str(raised.value)
+    with pytest.raises(UsageError, match="'<lambda>' can't be asked about version 2"):
+        model.promote(2, gate=lambda candidate: True)  # type: ignore[arg-type, misc]
+    assert model.resolve().version == 1
+
+
+def test_gates_are_judged_where_the_alias_is_there_already(model: RegisteredModel) -> None:
+    gate = gates.better_on_most(share=0.6)
+    moved = model.promote(2, gate=gate, trust=True)
+    assert model.promote(2, gate=gate).number == moved.number  # it is better than the one that it replaced
+    for per_group in (False, True):
+        with pytest.raises(PromotionRefusedError, match="points to version 2 already, and stays"):
+            model.promote(2, gate=gates.max_size_bytes(1), per_group=per_group)
+    assert model.resolve() == moved
 
 
 def test_a_version_that_does_not_answer_is_not_promoted(
