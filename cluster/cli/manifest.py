@@ -65,7 +65,10 @@ def write_slurm(config: ConfigOption = None, settings: SetOption = None, output:
     """Write a script for sbatch that starts Ray across the allocation, runs the job there, and goes on if requeued."""
     from umbel.cluster.manifests.slurm import slurm_script
 
-    _give(slurm_script(_read(config, settings)), output)
+    given = _read(config, settings)
+    text = slurm_script(given)
+    _check_target(given, config)
+    _give(text, output)
 
 
 @_manifest.command("values")
@@ -85,7 +88,10 @@ def write_image(config: ConfigOption = None, settings: SetOption = None, output:
     """Write a Dockerfile that puts Umbel and the project on Ray's official image."""
     from umbel.cluster.manifests.image import dockerfile
 
-    _give(dockerfile(_read(config, settings)), output)
+    folder = _folder(config)
+    in_src = any((folder / "src").glob("*/__init__.py"))
+    listed = next((name for name in ("requirements.txt", "pyproject.toml") if (folder / name).is_file()), None)
+    _give(dockerfile(_read(config, settings), in_src=in_src, requirements=listed), output)
 
 
 @_manifest.command("explain")
@@ -144,12 +150,28 @@ def _write(kind: str, config: Path | None, settings: list[str] | None, output: P
 
     given = _read(config, settings)
     text = write_manifest(given, kind, _lineage(given, config))
+    if kind in ("job", "cron"):
+        _check_target(given, config)
     if kind != "cluster" and given.image.startswith("rayproject/"):
         typer.echo(
             f"warning: {given.image} has neither Umbel nor the project in it (umbel manifest image > Dockerfile)",
             err=True,
         )
     _give(text, output)
+
+
+def _folder(file: Path | None) -> Path:
+    """The project's: where its configuration is, or else this one."""
+    from umbel.runtime.provenance.project import nearest
+
+    return file.resolve().parent if file else nearest(Path.cwd(), "pyproject.toml") or Path.cwd()
+
+
+def _check_target(config: ClusterConfig, file: Path | None) -> None:
+    from umbel.cluster.config.target import check_target
+
+    if config.job is not None:
+        check_target(config.job, _folder(file))
 
 
 def _lineage(config: ClusterConfig, file: Path | None) -> Lineage:

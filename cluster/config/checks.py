@@ -15,6 +15,7 @@ from umbel.scheduler.errors import UsageError
 from umbel.storage.redaction import is_secret_name, redact, redact_argv
 
 __all__ = [
+    "MOST_PROCESSORS",
     "check_amount",
     "check_at_least",
     "check_environment",
@@ -29,6 +30,8 @@ __all__ = [
     "unknown",
 ]
 
+#: No machine has more processors, or GPUs.
+MOST_PROCESSORS = 4096
 _LABEL = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 #: What no shell and no YAML reads as anything but itself. A RayJob's entrypoint passes through two shells.
@@ -56,12 +59,12 @@ def check_one_of(what: str, given: str, known: Sequence[str]) -> None:
         unknown(what, given, known)
 
 
-def check_at_least(what: str, given: int, least: int) -> None:
-    """Refuse a number that is too small, or beyond Kubernetes' 32 bits."""
+def check_at_least(what: str, given: int, least: int, most: int = 2**31 - 1) -> None:
+    """Refuse a number that is too small, or too large: beyond Kubernetes' 32 bits, unless `most` is less."""
     if given < least:
         raise UsageError(f"{what} is too small", got=given, expected=f"{least} or more")
-    if given >= 2**31:
-        raise UsageError(f"{what} is too large", got=given, expected=f"less than {2**31}")
+    if given > most:
+        raise UsageError(f"{what} is too large", got=given, expected=f"{most} or less")
 
 
 def check_set(what: str, given: str) -> None:
@@ -90,10 +93,18 @@ def check_name(what: str, given: str, *, longest: int, dots: bool = False) -> No
         )
 
 
-def check_amount(what: str, given: str) -> None:
-    """Refuse what is no size in Kubernetes' notation."""
-    if not re.fullmatch(r"[1-9][0-9]*(?:Ki|Mi|Gi|Ti|k|M|G|T)", given):
+def check_amount(what: str, given: str, least_bytes: int = 1) -> None:
+    """Refuse what is no size in Kubernetes' notation, or too small a one."""
+    found = re.fullmatch(r"([1-9][0-9]*)(Ki|Mi|Gi|Ti|k|M|G|T)", given)
+    if found is None:
         raise UsageError(f"{what} is no size", got=repr(given), expected='a whole number and a unit, as "32Gi"')
+    unit = (1024 if found[2].endswith("i") else 1000) ** (" kMGT".index(found[2][0].replace("K", "k")))
+    if int(found[1]) * unit < least_bytes:
+        raise UsageError(
+            f"{what} is too small for Ray's own processes",
+            got=given,
+            expected=f"{-(-least_bytes // 2**20)}Mi or more",
+        )
 
 
 def check_image(given: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from umbel.cluster.config.checks import (
+    MOST_PROCESSORS,
     check_amount,
     check_at_least,
     check_environment,
@@ -35,6 +36,10 @@ SCHEDULERS = tuple(QUEUE_LABELS)
 #: What can keep the state of Ray's control service (GCS) beyond the head's life.
 BACKENDS = ("redis", "rocksdb")
 
+#: Bytes below which Ray does not come up, or ends what it runs at once: for a head, for a worker's node, and for a
+#: process of a worker, one a processor.
+_HEAD_BYTES, _WORKER_BYTES, _PROCESS_BYTES = 2 * 2**30, 2**30, 128 * 2**20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
@@ -48,8 +53,8 @@ class Head:
     node_selector: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_at_least("head: cpus", self.cpus, 1)
-        check_amount("head: memory", self.memory)
+        check_at_least("head: cpus", self.cpus, 1, most=MOST_PROCESSORS)
+        check_amount("head: memory", self.memory, _HEAD_BYTES)
         check_labels("head: node_selector", self.node_selector)
 
 
@@ -91,9 +96,9 @@ class Group:
             raise UsageError(
                 f"{what}: min is larger than max", got=f"min {self.min}, max {self.max}", expected="min <= max"
             )
-        check_at_least(f"{what}: cpus", self.cpus, 1)
-        check_amount(f"{what}: memory", self.memory)
-        check_at_least(f"{what}: gpus", self.gpus, 0)
+        check_at_least(f"{what}: cpus", self.cpus, 1, most=MOST_PROCESSORS)
+        check_amount(f"{what}: memory", self.memory, max(_WORKER_BYTES, self.cpus * _PROCESS_BYTES))
+        check_at_least(f"{what}: gpus", self.gpus, 0, most=MOST_PROCESSORS)
         if self.accelerator is not None:
             check_set(f"{what}: accelerator", self.accelerator)
             check_label_value(f"{what}: accelerator", self.accelerator)
@@ -303,6 +308,13 @@ class ClusterConfig:
             raise UsageError(
                 "ray_version: this is no version", got=self.ray_version, expected="three numbers, as 2.60.0"
             )
+        tagged = _tagged(self.image) if self.image.startswith("rayproject/") else ray_version_of(self.image)
+        if self.ray_version is not None and tagged is not None and tagged != self.ray_version:
+            raise UsageError(
+                "ray_version is another than the image's tag says",
+                got=f"ray_version {self.ray_version}, image {self.image}",
+                expected="the Ray that is in the image, or no ray_version",
+            )
         if self.ray_version is not None and self.ray_version == ray_version_of(self.image):
             object.__setattr__(self, "ray_version", None)  # said by the tag: equal configurations are equal objects
         if self.effective_ray_version is None:
@@ -310,7 +322,8 @@ class ClusterConfig:
                 "ray_version: which Ray is in the image can't be told from its tag",
                 got=self.image,
                 expected=f'ray_version = "{version("ray")}", or its like',
-                hint="a tag that begins with another version than Ray's here may be the project's own",
+                hint=f"only a tag that begins with {'.'.join(version('ray').split('.')[:2])}., the Ray of this Umbel, "
+                "says it; another number may be the project's own version",
             )
 
     @property
@@ -322,5 +335,11 @@ class ClusterConfig:
 def ray_version_of(image: str) -> str | None:
     """The version that an image's tag begins with, if that can be Ray's: it has the minor version that is installed
     here. Another number may as well be the project's own."""
+    found = _tagged(image)
+    return found if found and found.split(".")[:2] == version("ray").split(".")[:2] else None
+
+
+def _tagged(image: str) -> str | None:
+    """The version that an image's tag begins with, whoever's it is."""
     found = re.match(r"\d+\.\d+\.\d+(?=$|[-.+_])", image.partition("@")[0].rpartition(":")[2])
-    return found[0] if found and found[0].split(".")[:2] == version("ray").split(".")[:2] else None
+    return found[0] if found else None

@@ -8,10 +8,12 @@ settings mean.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -25,6 +27,8 @@ __all__ = ["SECTION", "from_table", "read_config", "to_table", "to_toml"]
 
 #: Where the settings stand.
 SECTION = "tool.umbel.cluster"
+#: What of [tool.umbel] is read, by whomever.
+_TABLES = ("cluster", "share")
 
 
 def read_config(file: Path | None, settings: Sequence[str] = ()) -> ClusterConfig:
@@ -43,12 +47,14 @@ def read_config(file: Path | None, settings: Sequence[str] = ()) -> ClusterConfi
     table: dict[str, Any] = {}
     if found is not None:
         try:
-            table = tomllib.loads(found.read_text(encoding="utf-8"))
+            table = _parsed(found.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError("the configuration can't be read", got=f"{found}: {error}") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError("the configuration is no TOML", got=f"{found}: {error}") from None
     for part in SECTION.split("."):
+        if part == SECTION.rpartition(".")[2]:
+            _check_near(table)
         table = table.get(part, {})
         if not isinstance(table, dict):
             raise UsageError(f"[{SECTION}] is not a table", got=repr(table), expected="a table")
@@ -78,13 +84,50 @@ def to_toml(config: ClusterConfig) -> str:
     return "\n".join(_toml_lines(SECTION, to_table(config))) + "\n"
 
 
+def _check_near(tables: Mapping[str, Any]) -> None:
+    """Refuse a table of Umbel's whose name is nearly one that is read: nobody would read it."""
+    for name in tables:
+        near = get_close_matches(name, _TABLES, n=1, cutoff=0.7)
+        if name not in _TABLES and near:
+            raise UsageError(
+                "unknown table in pyproject.toml",
+                got=f"[tool.umbel.{name}]",
+                hint=f"did you mean [tool.umbel.{near[0]}]?",
+            )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    return tomllib.loads(text, parse_float=_Number.read)
+
+
+class _Number(float):
+    """A number with a point, which keeps how it was written: 3.10 is not 3.1 where a text is wanted."""
+
+    text: str
+
+    @classmethod
+    def read(cls, text: str) -> _Number:
+        number = cls(text)
+        number.text = text
+        return number
+
+
+def _as_text(value: object) -> object:
+    """A number or truth value as it would stand in the environment; anything else as it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, _Number):
+        return value.text
+    return str(value) if isinstance(value, int | float | datetime.time) else value
+
+
 def _set(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UsageError("a setting needs a name and a value", got=setting, expected="KEY=VALUE, as groups.cpu.max=8")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _parsed(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a word without quotes
     for part in parts[:-1]:
@@ -111,7 +154,12 @@ def _read(cls: type[Any], table: object, where: str) -> object:
         if name not in given and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise UsageError(f"[{where}] lacks {missing[0]!r}", expected=f"{missing[0]} = …")
+        key = where.removeprefix(SECTION).lstrip(".")
+        raise UsageError(
+            f"[{where}] lacks {', '.join(map(repr, missing))}",
+            expected=", ".join(f"{name} = …" for name in missing),
+            hint=f"in pyproject.toml, or {' '.join(f'--set {key}.{name}=…' for name in missing)}" if key else None,
+        )
     return cls(**given)
 
 
@@ -125,15 +173,27 @@ def _value(hint: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(hint):
         return _read(hint, value, where)  # type: ignore[arg-type]
     if hint == tuple[str, ...]:
+        if isinstance(value, list):
+            value = [_as_text(item) for item in value]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UsageError(f"{where} has the wrong type", got=repr(value), expected='a list of texts, as ["a", "b"]')
         return tuple(value)
     if get_origin(hint) is Mapping:
-        if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+        if not isinstance(value, Mapping):
             raise UsageError(f"{where} has the wrong type", got=repr(value), expected='names and texts, as { a = "b" }')
-        return dict(value)
+        texts = {name: _as_text(item) for name, item in value.items()}
+        for name, item in texts.items():
+            if not isinstance(item, str):
+                raise UsageError(f"{where}.{name} has the wrong type", got=repr(item), expected='a text, as "b"')
+        return texts
+    if hint is str and isinstance(value, datetime.time):
+        return str(value)  # 04:00:00 without quotes
     if type(value) is not hint:
         named = {int: "a whole number", str: "a text", bool: "true or false"}[hint]
+        if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+            amount = where.endswith((".memory", ".size"))
+            unit = "" if not amount else "G" if where.endswith("slurm.memory") else "Gi"
+            named += f'{" with a unit" if amount else ""}, as "{_as_text(value)}{unit}"'
         raise UsageError(f"{where} has the wrong type", got=repr(value), expected=named)
     return value
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from umbel.cluster.config.calendar import check_schedule, check_time_zone
 from umbel.cluster.config.checks import (
+    MOST_PROCESSORS,
     check_at_least,
     check_label_value,
     check_no_secret,
@@ -93,14 +95,7 @@ class Cron:
     suspend: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)", self.schedule) and (
-            len(self.schedule.split()) != 5 or not re.fullmatch(r"[0-9A-Za-z*/, -]+", self.schedule)
-        ):
-            raise UsageError(
-                "cron: this is no schedule",
-                got=self.schedule,
-                expected='minute, hour, day, month, day of the week, as "0 3 * * *"',
-            )
+        check_schedule(self.schedule)
         if not re.search(r"%[YymdHMjs]", self.run):
             raise UsageError(
                 "cron: run has no time in it, so that every night would find last night's run, and nothing to do",
@@ -108,8 +103,8 @@ class Cron:
                 expected='a name as "nightly-%Y%m%d"',
             )
         check_run("cron: run", re.sub(r"%[YymdHMjs]", "0", self.run))
-        if self.time_zone is not None and not re.fullmatch(r"[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*", self.time_zone):
-            raise UsageError("cron: this is no time zone", got=self.time_zone, expected="as Europe/Rome or Etc/UTC")
+        if self.time_zone is not None:
+            check_time_zone(self.time_zone)
 
     @property
     def within_a_day(self) -> bool:
@@ -180,8 +175,8 @@ class Slurm:
 
     def __post_init__(self) -> None:
         check_at_least("slurm: nodes", self.nodes, 1)
-        check_at_least("slurm: cpus", self.cpus, 1)
-        check_at_least("slurm: gpus", self.gpus, 0)
+        check_at_least("slurm: cpus", self.cpus, 1, most=MOST_PROCESSORS)
+        check_at_least("slurm: gpus", self.gpus, 0, most=MOST_PROCESSORS)
         if self.gpu_type is not None and self.gpus == 0:
             raise UsageError(
                 "slurm: it names a kind of GPU, but has none",

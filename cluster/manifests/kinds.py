@@ -7,6 +7,7 @@ from typing import Any
 
 from umbel.cluster.config.checks import unknown
 from umbel.cluster.config.cluster_config import ClusterConfig
+from umbel.cluster.manifests.needs import check_complete
 from umbel.cluster.manifests.ray_cluster import Lineage, ray_cluster, service_account
 from umbel.cluster.manifests.work import ray_cron_job, ray_job, ray_service
 from umbel.cluster.manifests.yaml_text import to_yaml
@@ -34,17 +35,7 @@ def of_kind(config: ClusterConfig, kind: str) -> ClusterConfig:
         unknown("kind of manifest", kind, KINDS)
     if len(config.name) > _LONGEST[kind]:
         raise UsageError(f"the name is too long for a {kind}", got=config.name, expected=f"at most {_LONGEST[kind]}")
-    if not config.groups:
-        raise UsageError(
-            "there are no workers",
-            expected="a group at least, [tool.umbel.cluster.groups.cpu] with max, cpus and memory",
-            hint="umbel manifest cluster --set groups.cpu.max=4 --set groups.cpu.cpus=8 --set groups.cpu.memory=32Gi",
-        )
-    runs = kind in ("job", "cron")
-    if runs and config.job is None:
-        raise UsageError(f"a {kind} needs to know what to run", expected='[tool.umbel.cluster.job] target = "FILE.py"')
-    if runs and config.store is None:
-        raise UsageError(f"a {kind} needs a store", expected='store = "s3://bucket/folder", or another URL')
+    check_complete(config, kind)
     scheme, separator, _ = (config.store or "://").partition("://")
     if not separator or scheme in ("file", "local", "memory"):
         raise UsageError(
@@ -52,8 +43,6 @@ def of_kind(config: ClusterConfig, kind: str) -> ClusterConfig:
             got=config.store,
             expected="a URL of an object store, as s3://bucket/folder",
         )
-    if kind == "cron" and config.cron is None:
-        raise UsageError("a cron job needs a schedule", expected='[tool.umbel.cluster.cron] schedule = "0 3 * * *"')
     if kind == "cron" and config.queue is not None:
         raise UsageError(
             "a cron job can't name a queue: KubeRay does not hand its labels on to the jobs that it makes",
@@ -61,12 +50,7 @@ def of_kind(config: ClusterConfig, kind: str) -> ClusterConfig:
             expected="no queue",
             hint="apply what `umbel manifest job` writes, by whatever else keeps the calendar",
         )
-    if kind == "service" and config.service is None:
-        raise UsageError(
-            "a service needs a model, or an application of your own",
-            expected='[tool.umbel.cluster.service] args = { model = "gdp" }, or import_path = "MODULE:NAME"',
-        )
-    job = config.job if runs else None
+    job = config.job if kind in ("job", "cron") else None
     if job is not None and kind == "cron":
         job = replace(job, run=None)  # the calendar names its runs
     return replace(

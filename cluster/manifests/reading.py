@@ -55,10 +55,22 @@ def read_manifest(text: str) -> ReadManifest:
     """
     import yaml
 
+    if text.startswith("#!") or "#SBATCH" in text:
+        raise UsageError(
+            "a Slurm script can't be read back",
+            got="what `umbel manifest slurm` writes, or its like",
+            expected="a manifest for KubeRay: cluster, job, service or cron",
+        )
     try:
         parts = [part for part in yaml.safe_load_all(text) if part is not None]
     except yaml.YAMLError as error:
         raise UsageError("the manifest is no YAML", got=" ".join(str(error).split())) from None
+    if "umbel manifest values" in text or any(_is_values(part) for part in parts):
+        raise UsageError(
+            "values for the Helm chart can't be read back",
+            got="what `umbel manifest values` writes, or its like",
+            expected="a manifest for KubeRay: cluster, job, service or cron",
+        )
     mains = [part for part in parts if isinstance(part, dict) and part.get("kind") in _KINDS]
     if len(mains) != 1:
         raise UsageError(
@@ -82,6 +94,10 @@ def read_manifest(text: str) -> ReadManifest:
         ) from error
     rebuilt = plain(documents(config, kind, lineage))
     return ReadManifest(kind, config, lineage, tuple(_differences(parts, rebuilt)))
+
+
+def _is_values(part: object) -> bool:
+    return isinstance(part, dict) and "kind" not in part and {"head", "worker"} <= part.keys()
 
 
 def _config(main: Mapping[str, Any], kind: str, parts: list[Any]) -> tuple[ClusterConfig, Lineage]:

@@ -12,6 +12,7 @@ import shlex
 
 from umbel.cluster.config.cluster_config import ClusterConfig
 from umbel.cluster.config.work import NOTICE_S
+from umbel.cluster.manifests.needs import check_complete
 from umbel.scheduler.errors import UsageError
 
 __all__ = ["slurm_script"]
@@ -26,12 +27,8 @@ def slurm_script(config: ClusterConfig) -> str:
     Raises:
         UsageError: it is not said what to run, or which allocation to ask for.
     """
-    if config.slurm is None:
-        raise UsageError("a job under Slurm needs an allocation", expected="[tool.umbel.cluster.slurm] cpus = 32")
-    if config.job is None:
-        raise UsageError(
-            "a job under Slurm needs to know what to run", expected='[tool.umbel.cluster.job] target = "FILE.py"'
-        )
+    check_complete(config, "slurm")
+    assert config.job is not None
     if config.job.working_dir is not None:
         raise UsageError(
             "under Slurm a job runs in the folder that it is submitted in",

@@ -29,7 +29,7 @@ label_values = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,10}[A-Za-z0-9])?", f
 labels = st.dictionaries(
     st.sampled_from(["team", "example.org/cost-centre", "y", "tier", "null"]), label_values, max_size=3
 )
-amounts = st.builds(lambda n, unit: f"{n}{unit}", st.integers(1, 999), st.sampled_from(["Mi", "Gi", "G", "Ti"]))
+amounts = st.builds(lambda n, unit: f"{n}{unit}", st.integers(32, 999), st.sampled_from(["Gi", "G", "Ti"]))
 counts = st.integers(0, 2**31 - 1)
 texts = st.text(max_size=20) | st.sampled_from(
     ["", "yes", "1", "a: b", "# no", "two\nlines\n", "\\", '"', "- x", "é\u2028"]

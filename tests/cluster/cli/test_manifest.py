@@ -48,6 +48,8 @@ Command = Callable[..., tuple[int, str, str]]
 def umbel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command in a folder with a project; gives status, standard output and standard error."""
     (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "gdp.py").write_text("graph = 1\n")
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> tuple[int, str, str]:
@@ -114,9 +116,6 @@ def test_the_code_is_an_annotation(umbel: Command, tmp_path: Path) -> None:
         )
         return found
 
-    assert code() is None  # what is to run is in the image only
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "gdp.py").write_text("graph = 1\n")
     before = code()
     assert before is not None
     assert re.fullmatch("[0-9a-f]{32}", before)
@@ -187,6 +186,39 @@ def test_mistakes_get_a_message_and_status_2(umbel: Command, arguments: list[str
     assert (status, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
+
+
+def test_the_image_has_the_projects_packages_and_requirements(umbel: Command, tmp_path: Path) -> None:
+    _, out, _ = umbel("manifest", "image")
+    assert out.endswith("ENV PYTHONPATH=/home/ray/project\n")
+    assert "COPY --chown=1000:100 pyproject.toml ./" in out
+    assert "requirements.txt ./" not in out
+    (line,) = (line for line in out.splitlines() if "tomllib" in line)
+    (tmp_path / "pyproject.toml").write_text(PROJECT + '[project]\nname = "x"\ndependencies = ["a>=1", "b"]\n')
+    command = line.removeprefix("RUN python ").partition(" > ")[0]
+    told = subprocess.run(["bash", "-c", f"{sys.executable} {command}"], check=True, capture_output=True, text=True)
+    assert told.stdout.split() == ["a>=1", "b"]
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    (tmp_path / "src" / "shop" / "__init__.py").touch()
+    (tmp_path / "requirements.txt").touch()
+    _, out, _ = umbel("manifest", "image")
+    assert out.endswith("ENV PYTHONPATH=/home/ray/project:/home/ray/project/src\n")
+    assert "COPY --chown=1000:100 requirements.txt ./\nRUN pip install --no-cache-dir -r requirements.txt" in out
+
+
+@pytest.mark.parametrize("kind", ["job", "slurm"])
+def test_what_is_to_run_is_looked_for(umbel: Command, tmp_path: Path, kind: str) -> None:
+    def said(target: str, *more: str) -> str:
+        status, _, err = umbel("manifest", kind, "--set", "slurm.cpus=2", "--set", f"job.target={target}", *more)
+        assert status == (2 if "UsageError" in err else 0)
+        return err
+
+    assert "there is no such file" in said("missing.py")
+    assert "did you mean graph?" in said("examples/gdp.py:grahp")
+    assert "UsageError" not in said("examples/gdp.py:graph")
+    assert "UsageError" not in said("/home/ray/project/gdp.py:graph")
+    (tmp_path / "examples" / "gdp.py").write_text("if True:\n    from x import *\n")
+    assert "UsageError" not in said("examples/gdp.py:any")
 
 
 def test_the_image_builds_on_rays_own(umbel: Command, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from umbel.cluster.config.cluster_config import ClusterConfig
 from umbel.cluster.config.file import from_table, read_config
-from umbel.cluster.config.work import Slurm
+from umbel.cluster.config.work import Job, Slurm
 from umbel.cluster.manifests.kinds import KINDS, of_kind
 from umbel.scheduler.errors import UsageError
 
@@ -45,7 +45,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (group(max=True), "has the wrong type"),
     (group(max=4.5), "a whole number"),
     (group(spot="yes"), "true or false"),
-    ({"env": {"N": 1}}, "names and texts"),
+    ({"env": 3}, "names and texts"),
+    ({"env": {"N": [1]}}, "tool.umbel.cluster.env.N has the wrong type"),
+    (group(memory=64), '"64Gi"'),
+    (group(memory=64), "tool.umbel.cluster.groups.cpu.memory"),
+    ({"slurm": {"cpus": 1, "memory": 64}}, '"64G"'),
+    ({"groups": {"cpu": {"max": 4}}}, "lacks 'cpus', 'memory'"),
+    ({"groups": {"cpu": {"max": 4}}}, "--set groups.cpu.cpus=… --set groups.cpu.memory=…"),
     ({"job": {"target": "job.py", "args": "--fresh"}}, "a list of texts"),
     ({"name": 3}, "a text"),
     # what is missing
@@ -88,6 +94,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"umbel/run": "x"}}, "written by Umbel"),
     ({"labels": {"kueue.x-k8s.io/queue-name": "x"}}, "written by Umbel"),
     ({"head": {"cpus": 0}}, "head: cpus is too small"),
+    ({"head": {"memory": "1Mi"}}, "expected: 2048Mi or more"),
+    (group(cpus=16, memory="64Mi"), "expected: 2048Mi or more"),
+    (group(cpus=1_000_000), "cpus is too large"),
+    ({"ray_version": "2.60.1"}, "another than the image's tag says"),
+    ({"image": "rayproject/ray:2.59.0", "ray_version": "2.60.0"}, "another than the image's tag says"),
     # secrets
     ({"store": "s3://key:hidden@bucket/x"}, "holds a credential"),
     ({"store": "s3://bucket/a b"}, "a shell would read in its own way"),
@@ -137,6 +148,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"job": {"target": "job.py", "deadline_s": 0}}, "deadline_s is too small"),
     ({"cron": {"schedule": "daily", "run": "n-%d"}}, "no schedule"),
     ({"cron": {"schedule": "0 3 * *", "run": "n-%d"}}, "no schedule"),
+    ({"cron": {"schedule": "61 3 * * *", "run": "n-%d"}}, "'61' as the minute, which is 0 to 59"),
+    ({"cron": {"schedule": "0 3 * * 7", "run": "n-%d"}}, "Sunday is 0"),
+    ({"cron": {"schedule": "0 5-3 * * *", "run": "n-%d"}}, "ends before it begins"),
+    ({"cron": {"schedule": "*/0 3 * * *", "run": "n-%d"}}, "steps of 0"),
+    ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Mars/Base"}}, "no time zone"),
+    ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Europe/Rom"}}, "did you mean Europe/Rome"),
     ({"cron": {"schedule": "0 3 * * *", "run": "nightly"}}, "has no time in it"),
     ({"cron": {"schedule": "0 3 * * *", "run": "n-%d", "time_zone": "Rome!"}}, "no time zone"),
     ({"cron": {"schedule": "0 * * * *", "run": "n-%d-%H"}}, "each retry would read off the clock anew"),
@@ -165,6 +182,18 @@ def test_a_wrong_configuration_gets_one_clear_error(table: Mapping[str, Any], sa
         from_table({**GOOD, **table})
     assert said in str(raised.value)
     assert "hidden" not in str(raised.value)
+
+
+def test_all_that_is_missing_is_told_at_once() -> None:
+    for kind, settings in (
+        ("job", "groups.cpu.max=4 --set groups.cpu.cpus=8 --set groups.cpu.memory=32Gi --set job.target=FILE.py"),
+        ("cron", "--set store=s3://bucket/folder --set \"cron.schedule='0 3 * * *'\" --set cron.run=nightly-%Y%m%d"),
+        ("service", "--set service.args.model=MODEL --set service.args.token_env=TOKEN"),
+    ):
+        with pytest.raises(UsageError) as raised:
+            of_kind(from_table({}), kind)
+        assert f"umbel manifest {kind} --set" in str(raised.value)
+        assert settings in str(raised.value)
 
 
 OF_KIND: list[tuple[str, dict[str, Any], str]] = [
@@ -238,6 +267,16 @@ def test_settings_come_from_the_nearest_file_and_from_flags(tmp_path: Path, monk
     config = read_config(None, given)
     assert (config.name, config.store) == ("here", "s3://b/x")
     assert [(each.name, each.max, each.gpus) for each in config.groups] == [("cpu", 9, 0), ("gpu", 1, 1)]
+    given = ["env.OMP_NUM_THREADS=1", "env.V=3.10", "env.ON=true", "slurm.time=04:00:00", "slurm.cpus=2"]
+    config = read_config(None, [*given, "service={import_path='app:serve',args={no=true}}", "job.target=a.py"])
+    assert config.env == {"OMP_NUM_THREADS": "1", "V": "3.10", "ON": "true"}
+    assert config.slurm is not None
+    assert config.slurm.time == "04:00:00"
+    assert config.service is not None
+    assert config.service.args == {"no": "true"}
+    assert read_config(None, ["job.target=a.py", "job.args=['--workers', 2]"]).job == Job(
+        target="a.py", args=("--workers", "2")
+    )
     for setting, said in (
         ("x", "a name and a value"),
         (".=1", "a name and a value"),
@@ -247,6 +286,9 @@ def test_settings_come_from_the_nearest_file_and_from_flags(tmp_path: Path, monk
             read_config(None, [setting])
     file.write_text("[tool")
     with pytest.raises(UsageError, match="is no TOML"):
+        read_config(None)
+    file.write_text("[tool.umbel.clutser]\nname = 3\n")
+    with pytest.raises(UsageError, match=r"(?s)\[tool.umbel.clutser\].*did you mean \[tool.umbel.cluster\]"):
         read_config(None)
     file.write_text("[tool.umbel]\ncluster = 3\n")
     with pytest.raises(UsageError, match="is not a table"):

@@ -163,6 +163,8 @@ def test_what_was_changed_by_hand_is_read_or_told() -> None:
     ("text", "said"),
     [
         ("a: [", "is no YAML"),
+        ("#!/bin/bash\n#SBATCH --nodes=1\n", "a Slurm script can't be read back"),
+        ("head: {}\nworker: {}\n", "values for the Helm chart can't be read back"),
         ("kind: Pod", "one resource of KubeRay's"),
         ("kind: RayJob\nmetadata: {}", "lacks something"),
         (JOB_WITH_CODE.replace("working_dir:", "- a: [\n    working_dir:"), "a text inside the manifest"),
