@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import urllib.error
 import urllib.request
 
 from gdp_data import panel
@@ -25,6 +26,17 @@ def main() -> None:
     parser.add_argument("--store", default="umbel-store")
     parser.add_argument("--model", default="growth")
     arguments = parser.parse_args()
+    try:
+        ask(arguments)
+    except urllib.error.HTTPError as error:
+        parser.exit(1, f"{error.url} answers {error.code}: {error.read().decode(errors='replace')[:500]}\n")
+    except (urllib.error.URLError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        start = f"umbel serve {arguments.model} --store {arguments.store} starts one"
+        parser.exit(1, f"no server answers at {arguments.url} ({reason}); {start}\n")
+
+
+def ask(arguments: argparse.Namespace) -> None:
     with urllib.request.urlopen(f"{arguments.url}/v1/models/{arguments.model}/groups") as answer:
         served = set(json.load(answer)["groups"])
     asked: list[str] = []

@@ -77,5 +77,5 @@ def _corrupt(objects: ObjectStore, path: str, got: str) -> StoreCorruptError:
         f"{path} in the store {objects.url} can't be read",
         got=got,
         expected="a JSON object",
-        hint="restore it from a copy, or delete the folder that it stands in",
+        hint=f"restore this one file from a copy: {path}",
     )

@@ -78,6 +78,8 @@ def parse_splits(texts: Sequence[str], alias: str) -> Splits:
                 "two splits are given for the same groups", got=text, expected="one for all, and one for each group"
             )
         if colon:
+            if "=" not in shares:
+                raise UsageError("this is no split", got=text, expected=_FORM, hint=f"write {group}={shares}")
             groups[group] = _split(shares)
         else:
             default = _split(shares)

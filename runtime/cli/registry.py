@@ -23,6 +23,7 @@ from umbel.runtime.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from umbel.scheduler.errors import StoreCorruptError
     from umbel.storage.registry.records import AliasRecord
     from umbel.storage.registry.registered_model import RegisteredModel
 
@@ -31,6 +32,9 @@ __all__ = ["register_commands"]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model's name.")]
 AliasOption = Annotated[str, typer.Option("--alias", help="Which alias.")]
 WhyOption = Annotated[str, typer.Option("--why", help="A note for people.")]
+
+#: Columns of a terminal from which gates are shown with what they were given.
+_WIDE = 110
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -67,6 +71,7 @@ def register(
     """
     from umbel.scheduler.words import counted
     from umbel.storage.registry.profiles import read_profile
+    from umbel.storage.registry.trust import is_trusted
 
     given = None if inputs is None else _json(inputs)
     opened = open_for_command(store)
@@ -94,7 +99,15 @@ def register(
     if described is not None:
         fields = counted(len(described.inputs), "field")
         typer.echo(f"  training data for umbel drift: {fields}, {counted(described.rows, 'row')}")
-    typer.echo(f"umbel promote {model} {version.number} puts it to use")
+    elif profile:
+        why_none = "no example inputs are given (--inputs)"
+        if version.version_record.smoke is not None:
+            why_none = (
+                "the sweep's data= is not kept, or has no fields of the example; umbel.profile(table).save(…) does"
+            )
+        typer.echo(f"  no training data for umbel drift: {why_none}")
+    asks = "pickle" in formats and version.version_record.smoke is not None and not is_trusted(opened.objects)
+    typer.echo(f"umbel promote {model} {version.number}{' --trust' if asks else ''} puts it to use")
 
 
 def models(
@@ -108,19 +121,23 @@ def models(
     from umbel.storage.registry.registered_model import RegisteredModel
 
     opened = open_for_command(store)
+    damaged: list[StoreCorruptError] = []
     if name is not None:
-        rows = _version_rows(opened.registry.model(name))
+        rows = _version_rows(opened.registry.model(name), damaged)
         if as_json:
             print_json(rows)
-            return
-        for row in rows:
-            row["created"] = row["created"][:19].replace("T", " ")
-            row["aliases"] = ", ".join(row["aliases"]) or None
-            row["of"] = row["run"] or "versions " + " and ".join(map(str, row["composed_of"]))
-        print_rows(rows, ["version", "aliases", "groups", "of", "node", "created", "user", "why"], limit=limit)
+        else:
+            for row in rows:
+                row["created"] = _when(row["created"])
+                row["aliases"] = ", ".join(row["aliases"]) or None
+                row["of"] = row["run"] or "versions " + " and ".join(map(str, row["composed_of"]))
+            print_rows(rows, ["version", "aliases", "groups", "of", "node", "created", "user", "why"], limit=limit)
+        _tell_damaged(damaged)
         return
     found = [RegisteredModel(opened.objects, each) for each in opened.registry.models()]
-    rows = [{"model": each.name, "versions": len(each.versions()), "aliases": each.aliases()} for each in found]
+    rows = [
+        {"model": each.name, "versions": len(each.versions()), "aliases": _aliases(each, damaged)} for each in found
+    ]
     if as_json:
         print_json(rows)
     elif rows:
@@ -129,6 +146,7 @@ def models(
         print_rows(rows, ["model", "versions", "aliases"], limit=limit)
     else:
         typer.echo(f"no registered models in {opened.url}; umbel register RUN --model NAME makes one")
+    _tell_damaged(damaged)
 
 
 def promote(
@@ -154,7 +172,9 @@ def promote(
 ) -> None:
     """Point an alias to a version that passes its gates, and keep the evidence."""
     from umbel.runtime.production.gates import parse_gate
+    from umbel.storage.registry.records import check_alias
 
+    check_alias(alias)
     gates = [parse_gate(each) for each in gate or []]
     model = open_for_command(store).registry.model(name)
     before = model.newest(alias)
@@ -186,32 +206,83 @@ def history(
     limit: LimitOption = 20,
 ) -> None:
     """Show where the aliases of a registered model have pointed, newest first: when, by whom, why, by which gates."""
-    from umbel.runtime.cli.tables import print_rows
+    from umbel.runtime.cli.tables import print_rows, terminal_width
+    from umbel.scheduler.errors import StoreCorruptError
 
     model = open_for_command(store).registry.model(name)
-    rows: list[dict[str, Any]] = [asdict(record) for record in reversed(model.history(alias))]
+    damaged: list[StoreCorruptError] = []
+    records: list[AliasRecord] = []
+    for each in model.alias_names() if alias is None else [alias]:
+        try:
+            records += model.history(each)
+        except StoreCorruptError as error:
+            damaged.append(error)
+    records.sort(key=lambda record: (record.created, record.alias, record.number), reverse=True)
+    rows: list[dict[str, Any]] = [asdict(record) for record in records]
     if as_json:
         print_json(rows)
+        _tell_damaged(damaged)
         return
+    _tell_damaged(damaged if not rows else [])
     if not rows:
         typer.echo(f"{name} has no aliases yet; umbel promote {name} VERSION makes champion")
         return
+    is_narrow = terminal_width() < _WIDE
     for row in rows:
-        row["created"] = row["created"][:19].replace("T", " ")
-        row["gates"] = ", ".join(row["gates"]) or None
+        row["created"] = _when(row["created"])
+        row["version"] = f"{row['previous'] or '–'} → {row['version']}"
+        gates = [gate.partition("(")[0] for gate in row["gates"]] if is_narrow else row["gates"]
+        row["gates"] = ", ".join(gates) or None
         row["why"] = row["why"] or None
-    print_rows(rows, ["alias", "version", "previous", "action", "created", "user", "gates", "why"], limit=limit)
+    print_rows(rows, ["alias", "version", "action", "created", "user", "gates", "why"], limit=limit)
+    _tell_damaged(damaged)
 
 
-def _version_rows(model: RegisteredModel) -> list[dict[str, Any]]:
-    aliases = model.aliases()
+def _version_rows(model: RegisteredModel, damaged: list[StoreCorruptError]) -> list[dict[str, Any]]:
+    """A row a version; those that can't be read are added to ``damaged``."""
+    from umbel.scheduler.errors import StoreCorruptError
+
+    aliases = _aliases(model, damaged)
     rows = []
     for number in reversed(model.versions()):
-        record = model.version(number).record
         kept = ("groups", "by", "run", "node", "composed_of", "metric", "created", "user", "why")
         names = [alias for alias, pointed in aliases.items() if pointed == number]
+        try:
+            record = model.version(number).record
+        except StoreCorruptError as error:
+            damaged.append(error)
+            continue
         rows.append({"version": number, "aliases": names, **{key: record[key] for key in kept}})
     return rows
+
+
+def _aliases(model: RegisteredModel, damaged: list[StoreCorruptError]) -> dict[str, int]:
+    """The version that each alias points to; records that can't be read are added to ``damaged``."""
+    from umbel.scheduler.errors import StoreCorruptError
+
+    found: dict[str, int] = {}
+    for alias in model.alias_names():
+        try:
+            record = model.newest(alias)
+        except StoreCorruptError as error:
+            damaged.append(error)
+            continue
+        if record is not None:
+            found[alias] = record.version
+    return found
+
+
+def _tell_damaged(damaged: list[StoreCorruptError]) -> None:
+    """Name the records that the answer lacks, and end with an error, if there are any."""
+    for error in damaged:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _when(time: str) -> str:
+    """A time for people, to the minute."""
+    return time[:16].replace("T", " ")
 
 
 def _print_move(model: RegisteredModel, record: AliasRecord, as_json: bool) -> None:

@@ -157,7 +157,12 @@ def _read_table(path: str) -> pa.Table:
             path, format={"csv": "csv", "arrow": "ipc", "feather": "feather"}.get(ending, "parquet")
         ).to_table()
     except FileNotFoundError:
-        raise UsageError("there is no such file of training data", got=path) from None
+        raise UsageError(
+            "there is no such file of training data",
+            got=path,
+            expected="a file in Parquet, CSV or Arrow",
+            hint="without --against, the version's own profile is taken",
+        ) from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(
             "the training data can't be read", got=f"{path}: {error}", expected="Parquet, CSV or Arrow"
@@ -176,7 +181,8 @@ def _shares(text: str) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals:
-            raise UsageError("this is no split", got=text, expected="champion=90,challenger=10, say")
+            hint = f"write {part.replace(':', '=')}" if ":" in part else "an alias, =, and its share in percent"
+            raise UsageError("this is no split", got=text, expected="champion=90,challenger=10, say", hint=hint)
     return found
 
 

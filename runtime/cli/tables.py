@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["json_text", "print_rows"]
+__all__ = ["json_text", "print_rows", "terminal_width"]
 
 
 def json_text(value: object) -> str:
@@ -40,9 +40,10 @@ def print_rows(
 
     table = Table(header_style="bold", box=None, pad_edge=False)
     shown = list(rows[:limit] if limit else rows)
-    for name in columns:
+    widths = _widths([[name, *(_cell(row.get(name)) for row in shown)] for name in columns], terminal_width())
+    for name, width in zip(columns, widths, strict=True):
         number = any(isinstance(row.get(name), (int, float)) for row in shown)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", overflow="fold", width=width)
     for row in shown:
         table.add_row(*(Text(_cell(row.get(name))) for name in columns))
     console = Console()
@@ -51,6 +52,31 @@ def print_rows(
     console.print(table)
     if len(rows) > len(shown):
         console.print(f"… and {len(rows) - len(shown):,} more (--limit 0 shows all, --json too)", style="dim")
+
+
+def terminal_width() -> int:
+    """How many columns a table may take; 80 where there is no terminal."""
+    from rich.console import Console
+
+    return Console().width
+
+
+def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int | None]:
+    """How wide columns are, such that none breaks within a word; None: as Rich finds best."""
+    from rich.cells import cell_len
+
+    whole = [max(cell_len(line) for cell in cells for line in cell.splitlines() or [""]) for cells in columns]
+    words = [max(cell_len(word) for cell in cells for word in cell.split() or [""]) for cells in columns]
+    room = width - 2 * (len(columns) - 1)
+    if sum(whole) <= room or sum(words) > room:
+        return [None] * len(columns)
+    spare = room - sum(words)
+    found: dict[int, int] = {}
+    for place in sorted(range(len(columns)), key=lambda place: whole[place] - words[place]):  # who needs least, first
+        more = min(whole[place] - words[place], spare // (len(columns) - len(found)))
+        found[place] = words[place] + more
+        spare -= more
+    return [found[place] for place in range(len(columns))]
 
 
 def _cell(value: Any) -> str:

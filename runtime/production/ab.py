@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -94,9 +95,10 @@ def ab(
     from umbel.storage.predictions.reader import read_predictions
 
     found = registered_model(model, store)
-    versions = [(alias, found.version(alias).number) for alias in (champion, challenger)]
+    both = [found.version(alias) for alias in (champion, challenger)]
+    versions = [(alias, version.number) for alias, version in zip((champion, challenger), both, strict=True)]
     rows = read_predictions(found.objects, model, since)
-    return compare(
+    compared = compare(
         rows,
         model=model,
         champion=versions[0],
@@ -110,6 +112,11 @@ def ab(
         shares=shares,
         dropped=int((rows.schema.metadata or {}).get(DROPPED_KEY.encode(), b"0")),
     )
+    digests = both[0].digests()
+    if digests == both[1].digests():
+        same = f"both versions have the same {'model' if len(digests) == 1 else 'models'}, byte for byte"
+        compared = replace(compared, because=(same, *compared.because))
+    return compared
 
 
 def compare(

@@ -193,7 +193,7 @@ def parse_gate(text: str) -> Gate:
             "there is no gate of this name",
             got=name,
             expected="one of " + ", ".join(_NAMED),
-            hint=near_names(name, _NAMED),
+            hint=near_names(name, _NAMED) or "umbel promote --help shows what each takes",
         )
     make, kinds, only = _NAMED[name]
     options: dict[str, Any] = {}

@@ -184,6 +184,10 @@ class ModelVersion:
         """The digest of a group's model; see `row`."""
         return str(self.row(group)[MODEL])
 
+    def digests(self) -> dict[str, str]:
+        """The digest of each group's model, by the group's canonical text."""
+        return dict(zip(self._table[GROUP].to_pylist(), self._table[MODEL].to_pylist(), strict=True))
+
     def size_bytes(self, group: object) -> int:
         """The size of a group's model as it is stored; see `row`."""
         return int(self.row(group)[SIZE])

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from umbel.scheduler.errors import UmbelError, UntrustedError, UsageError
+from umbel.scheduler.errors import StoreCorruptError, UmbelError, UntrustedError, UsageError
 from umbel.scheduler.words import counted
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.registry.gate_results import (
@@ -34,6 +34,7 @@ from umbel.storage.registry.registration import create_version
 from umbel.storage.runs.segment_format import unify
 from umbel.storage.values.artifacts import put_artifact
 from umbel.storage.values.columns import integers
+from umbel.storage.values.packs import MODEL_AT
 
 __all__ = ["promote", "smoke_test"]
 
@@ -99,7 +100,7 @@ def promote(
         return before
     smoke = smoke_test(model.objects, judged)
     if not smoke.passed:
-        raise refusal(candidate, alias, [smoke], "register the run again, and promote that version")
+        raise refusal(candidate, alias, [smoke], smoke.note or "register the run again, and promote that version")
     results = [smoke, *ask()]
     if current is None or not (per_group or named is not None):
         _refuse_failed(candidate, judged, current, alias, results)
@@ -130,11 +131,15 @@ def smoke_test(objects: ObjectStore, version: ModelVersion, inputs: object = Non
         version: the version.
         inputs: the example; None: that of the version, if it has one.
 
+    Returns:
+        A row a group; the note says what to do about models that are damaged.
+
     Raises:
         UntrustedError: they must be loaded, carry code, and the store is not trusted.
     """
     example = version.smoke if inputs is None else inputs
     wanted = version.groups
+    hints: list[str] = []  # what to do about groups that fail
 
     def test(group: str) -> GroupEvidence:
         try:
@@ -145,8 +150,9 @@ def smoke_test(objects: ObjectStore, version: ModelVersion, inputs: object = Non
         except UntrustedError:
             raise
         except UmbelError as error:
-            note = error.what + (f" ({error.got})" if error.got else "")
-            return GroupEvidence(group, False, note=note[:_LONGEST_NOTE])
+            if isinstance(error, StoreCorruptError):
+                hints.append(f"restore the {'pack' if version.row(group).get(MODEL_AT) else 'artifact'} from a copy")
+            return GroupEvidence(group, False, note=error.what + (f" ({error.got})" if error.got else ""))
         except Exception as error:  # whatever the model raises
             return GroupEvidence(group, False, note=f"{type(error).__name__}: {error}"[:_LONGEST_NOTE])
         return GroupEvidence(group, True)
@@ -157,7 +163,12 @@ def smoke_test(objects: ObjectStore, version: ModelVersion, inputs: object = Non
     else:
         with ThreadPoolExecutor(_READERS) as readers:
             rows = tuple(readers.map(test, wanted))
-    return GateResult("smoke test" if example is not None else "digests", all(row.ok for row in rows), tuple(rows))
+    return GateResult(
+        "smoke test" if example is not None else "digests",
+        all(row.ok for row in rows),
+        tuple(rows),
+        hints[0] if hints else "",
+    )
 
 
 def _refuse_failed(

@@ -136,8 +136,8 @@ def read_version(objects: ObjectStore, model: str, number: int) -> VersionRecord
     found = read_document(objects, path)
     if found is None:
         return None
-    check_version(found.get("format"), f"version {number} of {model!r} in the store {objects.url}")
     fields = _Fields(objects, path, found)
+    check_version(fields.count("format"), f"version {number} of {model!r} in the store {objects.url}")
     fields.same("model", model)
     fields.same("number", number)
     mode = fields.text_or_none("mode")
@@ -182,8 +182,8 @@ def read_alias(objects: ObjectStore, model: str, alias: str, number: int) -> Ali
     found = read_document(objects, path)
     if found is None:
         return None
-    check_version(found.get("format"), f"the alias {alias!r} of {model!r} in the store {objects.url}")
     fields = _Fields(objects, path, found)
+    check_version(fields.count("format"), f"the alias {alias!r} of {model!r} in the store {objects.url}")
     fields.same("model", model)
     fields.same("alias", alias)
     fields.same("number", number)
@@ -217,7 +217,7 @@ class _Fields:
             f"{self._path} in the store {self._objects.url} can't be read",
             got=f"{name}: {got!r}"[:300],
             expected="what Umbel writes there",
-            hint="restore it from a copy",
+            hint=f"restore this one file from a copy: {self._path}",
         )
 
     def same(self, name: str, expected: object) -> None:

@@ -109,9 +109,12 @@ class RegisteredModel:
 
     def aliases(self) -> dict[str, int]:
         """The version that each alias points to. Cost: a listing, and one and a read an alias."""
-        names = [name for name in self._objects.list_folders(layout.aliases_folder(self.name)) if layout.is_name(name)]
-        found = {name: self.newest(name) for name in names}
+        found = {name: self.newest(name) for name in self.alias_names()}
         return {name: record.version for name, record in found.items() if record is not None}
+
+    def alias_names(self) -> list[str]:
+        """The aliases that there are. Cost: one listing."""
+        return [name for name in self._objects.list_folders(layout.aliases_folder(self.name)) if layout.is_name(name)]
 
     def resolve(self, alias: str = CHAMPION) -> AliasRecord:
         """Where an alias points now, since when, by whom and why.
@@ -148,8 +151,7 @@ class RegisteredModel:
         if alias is not None:
             self.resolve(alias)
             return self._records(alias)
-        names = self._objects.list_folders(layout.aliases_folder(self.name))
-        found = [record for name in names if layout.is_name(name) for record in self._records(name)]
+        found = [record for name in self.alias_names() for record in self._records(name)]
         return sorted(found, key=lambda record: (record.created, record.alias, record.number))
 
     def set_alias(self, alias: str, version: int | str, *, why: str = "") -> AliasRecord:

@@ -45,6 +45,8 @@ _READERS = 16
 #: How often a number that another process has taken is followed by the next one.
 _MAX_ATTEMPTS = 50
 _MAX_NAMED = 5
+#: Options of `umbel run` that stop it.
+_LIMITS = frozenset({"--deadline", "--budget", "--max-failures"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _check_done(run: Run) -> None:
     status = run.status
     if status == "done":
         return
-    command = " ".join(str(word) for word in run.record.get("command") or ()) or "the command that began it"
+    command = _again(run.record.get("command") or ()) or "the command that began it"
     hints = {
         "running": "wait until it has ended; umbel show tells how far it is",
         "failed": f"umbel why-failed {run.name} tells why; then run it again: {command}",
@@ -163,6 +165,21 @@ def _check_done(run: Run) -> None:
         expected="done",
         hint=hints.get(status, f"running it again finishes it: {command}"),
     )
+
+
+def _again(command: Sequence[object]) -> str:
+    """The command of a run without the limits that may have stopped it."""
+    words = list(map(str, command))
+    if words[1:2] != ["run"]:  # a program's own options may mean anything
+        return " ".join(words)
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not is_value and name not in _LIMITS:
+            kept.append(word)
+        is_value = not is_value and name in _LIMITS and not equals
+    return " ".join(kept)
 
 
 def _example(inputs: object, smoke: object) -> _Example:

@@ -166,7 +166,7 @@ class GraphRecord:
 
 def near_names(name: str, names: Iterable[str]) -> str | None:
     """ "did you mean …?" with the names most like one, or None."""
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.65)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else None
 
 

@@ -15,6 +15,7 @@ import pytest
 import umbel
 from tests.storage.registered import Scale
 from umbel.runtime.cli import app as cli
+from umbel.storage.layout import alias_record, version_record
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -129,6 +130,43 @@ def test_gates_may_name_groups_as_the_data_do(store: umbel.Store) -> None:
     assert model.aliases() == {}
 
 
+def test_damaged_records_leave_the_others_readable(store: umbel.Store, command: Command) -> None:
+    for run in ("monday", "tuesday"):
+        command("register", run, "--model", "gdp")
+    command("promote", "gdp", "1")
+    command("promote", "gdp", "2", "--alias", "pilot")
+    for path in (version_record("gdp", 1), alias_record("gdp", "champion", 1)):
+        (Path(store.url) / path).write_text("{")
+    code, out, err = command("models", "gdp")
+    assert (code, "tuesday" in out, "monday" in out) == (1, True, False)
+    assert "registry/gdp/versions/00000001.json" in err
+    code, out, err = command("models")
+    assert (code, "pilot → 2" in out) == (1, True)
+    assert "restore this one file from a copy: registry/gdp/aliases/champion/00000001.json" in err
+    code, out, err = command("history", "gdp", "--json")
+    assert (code, [row["alias"] for row in json.loads(out)]) == (1, ["pilot"])
+    assert "aliases/champion/00000001.json" in err
+    assert "Traceback" not in err
+
+
+def test_register_says_what_comes_next(command: Command) -> None:
+    out = command("register", "monday", "--model", "gdp")[1]
+    assert "no training data for umbel drift: no example inputs" in out
+    assert "umbel promote gdp 1 puts it to use" in out
+    out = command("register", "monday", "--model", "gdp", "--inputs", "[1]")[1]
+    assert "no training data for umbel drift: the sweep's data=" in out
+    assert "umbel promote gdp 2 --trust puts it to use" in out
+
+
+def test_tables_break_no_words_at_80_columns(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command("register", "monday", "--model", "gdp", "--inputs", "[1]", "--why", "the first of many good ones")
+    command("promote", "gdp", "1", "--trust", "--gate", "better-on-most", "--gate", "no-group-worse", "--why", "words")
+    out = command("history", "gdp")[1]
+    assert {"champion", "promote", "better_on_most,", "no_group_worse", "–", "1", "words"} <= set(out.split())
+    assert {"champion", "monday", "first"} <= set(command("models", "gdp")[1].split())
+
+
 def test_mistakes_are_messages(command: Command) -> None:
     command("register", "monday", "--model", "gdp", "--inputs", "[1]")
     for arguments, code, message in [
@@ -141,6 +179,10 @@ def test_mistakes_are_messages(command: Command) -> None:
         (("promote", "gpd", "1"), 2, "did you mean 'gdp'"),
         (("promote", "gdp", "1"), 2, "--trust"),
         (("promote", "gdp", "1", "--alias", "a/b"), 2, "model alias"),
+        (("promote", "gdp", "1", "--alias", "../evil"), 2, "name of a model alias"),
+        (("promote", "gdp", "1", "--gate", "nope"), 2, "umbel promote --help"),
+        (("drift", "gdp", "--against", "/nope.parquet"), 2, "the version's own profile"),
+        (("ab", "gdp", "--split", "champion:90"), 2, "write champion=90"),
         (("promote", "gdp", "1", "--gate", "good"), 2, "better-on-most"),
         (("promote", "gdp", "1", "--per-group", "--trust"), 2, "--gate"),
         (("promote", "gdp", "1", "--trust", "--gate", "max-size-bytes:10"), 1, "max_size_bytes(10)"),

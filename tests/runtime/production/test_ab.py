@@ -382,6 +382,12 @@ def test_views(served: Store) -> None:
     assert json.dumps(found.as_dict())
 
 
+def test_equal_models_are_named(served: Store) -> None:
+    assert "byte for byte" not in ab("gdp", store=served).because[0]
+    served.registry.register("one", model="gdp")
+    assert ab("gdp", store=served, challenger="3").because[0] == "both versions have the same models, byte for byte"
+
+
 def test_promotion_with_evidence(served: Store) -> None:
     log_split(served.objects, 3_000, errors=(1.0, 0.5), groups=("DEU", "FRA", "ITA"))
     model = served.registry.model("gdp")

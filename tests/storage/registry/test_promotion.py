@@ -335,6 +335,8 @@ def test_a_version_that_does_not_answer_is_not_promoted(
     with pytest.raises(PromotionRefusedError, match=r"smoke test +FRA .*damaged") as refused:
         model.promote(1, trust=True)
     assert [row["group"] for row in refused.value.failed] == ["FRA"]
+    assert refused.value.hint == "restore the artifact from a copy"
+    assert path.name in str(refused.value.failed[0]["note"])
     assert model.aliases() == {}
 
 

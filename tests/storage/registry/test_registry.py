@@ -151,6 +151,16 @@ def test_a_run_that_is_not_done(store: Store, record: dict[str, Any]) -> None:
     assert store.registry.models() == []
 
 
+def test_advice_to_run_again_leaves_out_what_stopped_the_run(store: Store, record: dict[str, Any]) -> None:
+    words = "umbel run gdp.py --deadline 2 --budget=trials=5 --name gdp --max-failures 0 --fresh"
+    for command, expected in ((words, "umbel run gdp.py --name gdp --fresh"), ("gdp.py --deadline 2",) * 2):
+        name = f"gdp-{len(command)}"
+        add_run(store, {**record, "command": command.split()}, name, end=False)
+        with pytest.raises(UsageError) as refused:
+            store.registry.register(name, model="m")
+        assert refused.value.hint == f"running it again finishes it: {expected}"
+
+
 def test_groups_without_a_winner_are_named(store: Store, record: dict[str, Any]) -> None:
     add_run(store, record, metrics=(0.1, None, 0.3))
     with pytest.raises(UsageError, match=r"1 group of(.|\n)*FRA(.|\n)*why-failed"):
@@ -320,8 +330,9 @@ def test_records_and_tables_that_were_changed(tmp_path: Path, record: dict[str, 
     ):
         assert wrong != good
         path.write_text(wrong)
-        with pytest.raises(StoreCorruptError):
+        with pytest.raises(StoreCorruptError) as damaged:
             model.version(1)
+        assert damaged.value.hint == "restore this one file from a copy: registry/gdp/versions/00000001.json"
     other = model.version(2)
     path.write_text(good.replace('"groups": 3', '"groups": 4'))
     with pytest.raises(StoreCorruptError, match="no table of models"):
