@@ -37,6 +37,9 @@ def up(
         for name, value in cluster.environment.items():
             typer.echo(f"  export {name}={value}")
         typer.echo("  umbel run FILE")
+        if dashboard:
+            typer.echo("  umbel submit FILE --store /folder")
+        typer.echo("  umbel top")
         ended = cluster.wait()
     if ended is not None:
         from umbel.scheduler.errors import ExecutorError

@@ -175,7 +175,9 @@ def list_jobs(address: AddressOption, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        print_rows(rows, list(rows[0]))
+        for row in rows:
+            row["started"] = str(row["started"])[5:16]  # the year and the seconds are in --json
+        print_rows(rows, ["job", "user", "status", "exit", "started", "command"], cut="command")
     else:
         typer.echo(f"no jobs of umbel submit at {url}")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from umbel.runtime.executors.reaching import token_error
+from umbel.runtime.executors.reaching import token_error, unresolved
 from umbel.scheduler.errors import ClusterUnavailableError, ExecutorError, UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,17 @@ def check_address(address: str) -> str:
         UsageError: it is none.
     """
     url = (address if "://" in address else f"http://{address}").rstrip("/")
+    if (
+        address in (os.environ.get("RAY_ADDRESS"), f"http://{os.environ.get('RAY_ADDRESS')}")
+        and "://" not in (os.environ["RAY_ADDRESS"])
+    ):
+        there = os.environ.get("RAY_API_SERVER_ADDRESS")
+        raise UsageError(
+            "this is $RAY_ADDRESS, where programs join the cluster; jobs are submitted to its dashboard",
+            got=address,
+            expected=f"$RAY_API_SERVER_ADDRESS, which is {there}" if there else "http://HOST:8265",
+            hint="`ray start --head` prints it; on Kubernetes: kubectl port-forward service/NAME-head-svc 8265",
+        )
     if re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
         return url
     raise UsageError(
@@ -92,6 +103,7 @@ def spoken(address: str) -> Iterator[None]:
 
     Raises:
         ClusterUnavailableError: nobody answers, or not as it should (status 5xx).
+        UsageError: the host's name is unknown.
         AccessRefusedError: the token is wrong or missing.
         ExecutorError: the cluster refuses.
     """
@@ -110,6 +122,9 @@ def spoken(address: str) -> Iterator[None]:
             what = "token authentication is on, but there is no token"
         raise token_error(what, address) from None
     except (OSError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
+        unknown = unresolved(address, error)
+        if unknown is not None:
+            raise unknown from None
         raise ClusterUnavailableError(
             "the cluster does not answer",
             got=f"{address}: {_short(error)}",

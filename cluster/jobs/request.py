@@ -11,6 +11,8 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,7 @@ def read_runtime_env(text: str | None) -> dict[str, Any]:
         raise UsageError("--runtime-env can't be read", got=f"{source}: {lines[0]}") from None
     if not isinstance(found, dict):
         raise UsageError("--runtime-env is not a mapping", got=source, expected='as {"pip": ["scikit-learn"]}')
+    _check_keys(found, source)
     if "working_dir" in found:
         raise UsageError(
             "the runtime_env has a working_dir, but umbel submit ships the project by itself",
@@ -189,6 +192,25 @@ def read_runtime_env(text: str | None) -> dict[str, Any]:
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
         raise UsageError("env_vars of the runtime_env must be a mapping of strings", got=source)
     return found
+
+
+def _check_keys(runtime_env: Mapping[str, Any], source: str) -> None:
+    """Refuse keys of a runtime_env that Ray would pass over."""
+    from ray.runtime_env import RuntimeEnv
+
+    if "RAY_RUNTIME_ENV_PLUGINS" in os.environ:  # they bring keys of their own
+        return
+    options = {name for name in signature(RuntimeEnv.__init__).parameters if not name.startswith("_")}
+    known = sorted((set(RuntimeEnv.known_fields) | options) - {"self", "kwargs", "working_dir"})
+    for name in runtime_env:
+        if name not in (*known, "working_dir"):
+            near = get_close_matches(str(name), known, n=2)
+            raise UsageError(
+                "the runtime_env has a key that Ray does not know",
+                got=f"{name!r} in {source}",
+                expected=f"one of {', '.join(each for each in known if not each.startswith('_'))}",
+                hint=f"did you mean {' or '.join(near)}?" if near else None,
+            )
 
 
 def read_requirements(file: Path) -> list[str]:

@@ -31,22 +31,52 @@ def _plain(value: Any) -> Any:
 
 
 def print_rows(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str | None = None, limit: int | None = None
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    *,
+    title: str | None = None,
+    limit: int | None = None,
+    cut: str | None = None,
 ) -> None:
-    """Print some columns of some rows as a table; says how many rows are left out."""
+    """Print some columns of some rows as a table; says how many rows are left out.
+
+    Args:
+        rows: the rows.
+        columns: the columns that are shown.
+        title: stands above.
+        limit: rows that are shown at most.
+        cut: a column whose texts are cut off at a terminal's edge; elsewhere lines are as long as they are.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(header_style="bold", box=None, pad_edge=False)
     shown = list(rows[:limit] if limit else rows)
-    widths = _widths([[name, *(_cell(row.get(name)) for row in shown)] for name in columns], terminal_width())
+    cells = [[name, *(_cell(row.get(name)) for row in shown)] for name in columns]
+    console = Console()
+    if cut is None:
+        widths = _widths(cells, terminal_width())
+    else:
+        whole = [max(map(len, texts)) for texts in cells]
+        too_many = sum(whole) + 2 * (len(columns) - 1) - terminal_width()
+        if not console.is_terminal:
+            console = Console(width=sum(whole) + 2 * len(columns))
+        elif too_many > 0:
+            place = columns.index(cut)
+            whole[place] = max(len(cut), whole[place] - too_many)
+        widths = [*whole]
     for name, width in zip(columns, widths, strict=True):
         number = any(isinstance(row.get(name), (int, float)) for row in shown)
-        table.add_column(name, justify="right" if number else "left", overflow="fold", width=width)
+        table.add_column(
+            name,
+            justify="right" if number else "left",
+            overflow="ellipsis" if name == cut else "fold",
+            no_wrap=cut is not None,
+            width=width,
+        )
     for row in shown:
         table.add_row(*(Text(_cell(row.get(name))) for name in columns))
-    console = Console()
     if title is not None:
         console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(table)

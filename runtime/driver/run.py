@@ -58,6 +58,12 @@ def default_store() -> str:
     return os.environ.get("UMBEL_STORE") or "umbel-store"
 
 
+def in_throw_away_folder(url: str) -> bool:
+    """Whether a store lies where Ray unpacks a job's ``working_dir``, which it removes when it likes."""
+    place = url.removeprefix("file://")
+    return "://" not in place and "/runtime_resources/working_dir_files/" in place
+
+
 def run(
     target: Node | Sequence[Node],
     *,
@@ -139,6 +145,12 @@ def run(
     plan = make_plan(target)
     shown = make_progress("auto" if progress is None else progress)
     opened = open_store(default_store() if store is None else store, storage_options)
+    if in_throw_away_folder(opened.url):
+        warnings.warn(
+            f"the store {opened.url} lies in the folder that Ray keeps for this job only, and is thrown away with it; "
+            "name another by store= or $UMBEL_STORE: s3://bucket/folder, or a shared folder's absolute path",
+            stacklevel=2,
+        )
     opened.prepare()
     literals = Literals(plan, opened.objects)
     graph = plan.describe(lambda planned: literals.digests(planned.id, len(planned.node.arguments)))

@@ -80,6 +80,11 @@ def _of_user(function: Callable[..., _T], *arguments: Any) -> _T:
     """Call something that runs the user's code."""
     try:
         return function(*arguments)
+    except UsageError as error:
+        where = _user_line(error)
+        if where is None:
+            raise
+        raise type(error)(f"{error.what} ({where})", got=error.got, expected=error.expected, hint=error.hint) from error
     except UmbelError:
         raise
     except Exception as error:
@@ -88,6 +93,15 @@ def _of_user(function: Callable[..., _T], *arguments: Any) -> _T:
             [frame for frame in told.stack if frame.filename != __file__ and not frame.filename.startswith("<frozen ")]
         )
         raise ScriptError("".join(told.format())) from error
+
+
+def _user_line(error: BaseException) -> str | None:
+    """The last line on the way to an error that is none of Umbel's or of the import system, as ``gdp.py, line 3``."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("umbel", "importlib"):
+            found = f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return found
 
 
 def _is_drive(text: str) -> bool:

@@ -103,7 +103,7 @@ def test_nobody_there() -> None:
     with pytest.raises(ClusterUnavailableError, match="does not answer") as refused:
         connect(f"http://127.0.0.1:{port}")
     assert f"127.0.0.1:{port}" in str(refused.value.got)
-    with pytest.raises(ClusterUnavailableError):
+    with pytest.raises(UsageError, match="no host of this name"):
         connect("http://no-such-host.invalid:8265")
 
 
@@ -124,6 +124,19 @@ def test_what_is_no_address_of_a_dashboard(given: str) -> None:
     with pytest.raises(UsageError, match="dashboard") as refused:
         check_address(given)
     assert "sesame" not in str(refused.value)
+
+
+def test_the_address_for_programs_is_told_from_the_dashboards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://10.0.0.1:8265")
+    with pytest.raises(UsageError, match=r"(?s)this is \$RAY_ADDRESS.*SERVER_ADDRESS, which is http://10.0.0.1:8265"):
+        check_address("10.0.0.1:6379")
+    assert check_address("http://10.0.0.1:8265") == "http://10.0.0.1:8265"
+
+
+def test_a_host_that_nobody_knows_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="no host of this name"), spoken("http://nonsense"):
+        raise ConnectionError("Failed to resolve 'nonsense' ([Errno -2] Name or service not known)")
 
 
 @pytest.mark.parametrize(

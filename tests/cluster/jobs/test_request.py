@@ -131,6 +131,7 @@ def test_runtime_envs_are_read_from_files_and_text(tmp_path: Path) -> None:
         ('{"pip": [', "can't be read"),
         ('{"working_dir": "."}', "working_dir"),
         ('{"env_vars": {"SECRET": 5}}', "mapping of strings"),
+        ('{"env_var": {"A": "1"}}', r"(?s)'env_var' in the JSON.*did you mean env_vars"),
         ("file.yaml", "not a mapping"),
     ],
 )
