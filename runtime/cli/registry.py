@@ -103,7 +103,8 @@ def register(
         why_none = "no example inputs are given (--inputs)"
         if version.version_record.smoke is not None:
             why_none = (
-                "the sweep's data= is not kept, or has no fields of the example; umbel.profile(table).save(…) does"
+                "the run keeps no data= with the example's fields; "
+                f"umbel.profile(table).save({model!r}, {version.number}) keeps what you give it"
             )
         typer.echo(f"  no training data for umbel drift: {why_none}")
     asks = "pickle" in formats and version.version_record.smoke is not None and not is_trusted(opened.objects)

@@ -57,6 +57,13 @@ def test_near_names(any_store: Store, record: dict[str, Any], asked: str) -> Non
     assert "gdp" in (caught.value.hint or "")
 
 
+def test_far_names_are_no_guess(any_store: Store, record: dict[str, Any]) -> None:
+    any_store.create_run({**record, "id": "torch", "name": "torch"})
+    with pytest.raises(NotFoundError) as caught:
+        any_store.run("growth")
+    assert caught.value.hint == "it has torch"
+
+
 @pytest.mark.parametrize("asked", ["", "../x", "a/b", "-x"])
 def test_names_that_no_run_has(any_store: Store, asked: str) -> None:
     with pytest.raises(NotFoundError):

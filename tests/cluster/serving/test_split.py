@@ -36,6 +36,12 @@ def test_what_is_no_split_is_refused(text: str) -> None:
         parse_splits([text], "champion")
 
 
+def test_a_colon_for_an_equals_sign_is_seen() -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_splits(["champion:90"], "champion")
+    assert (refused.value.got, refused.value.hint) == ("champion:90", "write champion=90")
+
+
 def test_one_split_for_one_group() -> None:
     with pytest.raises(UsageError, match="two splits"):
         parse_splits(["a=100", "b=100"], "a")

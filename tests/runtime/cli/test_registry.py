@@ -154,7 +154,10 @@ def test_register_says_what_comes_next(command: Command) -> None:
     assert "no training data for umbel drift: no example inputs" in out
     assert "umbel promote gdp 1 puts it to use" in out
     out = command("register", "monday", "--model", "gdp", "--inputs", "[1]")[1]
-    assert "no training data for umbel drift: the sweep's data=" in out
+    assert "no training data for umbel drift: the run keeps no data=" in out
+    assert "umbel.profile(table).save('gdp', 2)" in out
+    command("promote", "gdp", "2", "--trust")
+    assert command("drift", "gdp")[0] == 2
     assert "umbel promote gdp 2 --trust puts it to use" in out
 
 
