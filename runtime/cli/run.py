@@ -47,8 +47,8 @@ def run(
 ) -> None:
     """Run the graph in a Python file, or go on with the run of that name.
 
-    Status: 0 done, 1 failed (an error, or nothing came of the target), 2 usage, 75 stopped by a limit or cancelled (run
-    it again to go on), 130 Ctrl-C.
+    Status: 0 done, 1 failed (an error, or nothing came of the target), 2 usage, 75 stopped by a limit or cancelled, or
+    the cluster does not answer (run it again to go on), 130 Ctrl-C.
     """
     from umbel.runtime.cli.views import print_best, run_facts
     from umbel.runtime.driver.run import run as run_graph
