@@ -98,42 +98,51 @@ def serve_model(
 
     Moving an alias (umbel promote, umbel rollback) reaches it within seconds, without a restart.
     """
-    from umbel.cluster.serving.listening import is_loopback
-    from umbel.cluster.serving.serve import serve
-    from umbel.cluster.serving.settings import read_token
+    with _told_to_stop() as stop:
+        try:
+            from umbel.cluster.serving.listening import is_loopback
+            from umbel.cluster.serving.serve import serve
+            from umbel.cluster.serving.settings import read_token
 
-    token = read_token(token_file, token_env)
-    serving = serve(
-        model,
-        store=store,
-        alias=alias,
-        split=split,
-        shadow=shadow,
-        log=log,
-        log_inputs=log_inputs,
-        sticky_per_group=sticky_per_group,
-        salt=salt,
-        token=token,
-        no_token=no_token,
-        trust=trust,
-        host=host,
-        port=port,
-        grpc_port=grpc_port,
-        prefix=prefix,
-        name=name,
-        replicas=replicas,
-        cpus=cpus,
-        gpus=gpus,
-        cached_groups=cached_groups,
-        max_ongoing=max_ongoing,
-        max_queued=max_queued,
-        max_body_bytes=int(max_body * 1e6),
-        poll_s=poll,
-        load_timeout_s=load_timeout,
-        access_log=access_log,
-        address=address,
-    )
-    with _told_to_stop() as stopped:
+            token = read_token(token_file, token_env)
+            serving = serve(
+                model,
+                store=store,
+                alias=alias,
+                split=split,
+                shadow=shadow,
+                log=log,
+                log_inputs=log_inputs,
+                sticky_per_group=sticky_per_group,
+                salt=salt,
+                token=token,
+                no_token=no_token,
+                trust=trust,
+                host=host,
+                port=port,
+                grpc_port=grpc_port,
+                prefix=prefix,
+                name=name,
+                replicas=replicas,
+                cpus=cpus,
+                gpus=gpus,
+                cached_groups=cached_groups,
+                max_ongoing=max_ongoing,
+                max_queued=max_queued,
+                max_body_bytes=int(max_body * 1e6),
+                poll_s=poll,
+                load_timeout_s=load_timeout,
+                access_log=access_log,
+                address=address,
+            )
+        except BaseException as error:  # whatever Ray makes of an interrupt
+            if isinstance(error, SystemExit):  # Ray has a handler of its own while it starts
+                stop.number = stop.number or signal.SIGTERM
+            if stop.number is None:
+                raise
+            typer.echo("interrupted before it answered: nothing of it is left", err=True)
+            raise typer.Exit(128 + stop.number) from None
+        stop.begin_to_serve()
         try:
             typer.echo(f"{serving.url}/v1/models/{model}  (Ctrl-C ends it)")
             if serving.grpc is not None:
@@ -141,7 +150,7 @@ def serve_model(
             if not is_loopback(serving.host):
                 who = "anybody who reaches this machine" if token is None else "who has the token"
                 typer.echo(f"it listens on {serving.host}: {who} can ask it", err=True)
-            _watch(serving, stopped)
+            _watch(serving, stop.asked)
         finally:
             typer.echo("ending: requests under way are answered, logs are written", err=True)
             serving.stop()
@@ -173,19 +182,42 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return lines + new
 
 
-@contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """While inside, SIGINT and SIGTERM set the event; a second one interrupts the ending."""
-    stopped = threading.Event()
+class _Stop:
+    """What SIGINT and SIGTERM do: while the server starts they interrupt, then they set an event; the next interrupts.
 
-    def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
+    They are taken from the beginning: a shell has what it starts by ``&`` ignore SIGINT, and Ray takes SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        #: The first signal that came.
+        self.number: int | None = None
+        self._serves = False
+
+    def take(self) -> dict[int, Any]:
+        """Take the signals; what they did before."""
+        return {int(number): signal.signal(number, self._come) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def begin_to_serve(self) -> None:
+        """From now on the first signal ends the server in order."""
+        self._serves = True
+        self.take()  # Ray has taken one
+
+    def _come(self, number: int, frame: object) -> None:
+        had = self.number
+        self.number = had or number
+        self.asked.set()
+        if had is not None or not self._serves:
             raise KeyboardInterrupt
-        stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def _told_to_stop() -> Iterator[_Stop]:
+    """While inside, SIGINT and SIGTERM are what `_Stop` says."""
+    stop = _Stop()
+    before = stop.take()
     try:
-        yield stopped
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -356,7 +356,8 @@ class AliasWatcher:
         if self._away is not None:
             return
         missing = isinstance(error, NotFoundError)
-        text = f"the store can't be read: {one_line(error)}" if missing else one_line(error)
+        gone = f"the store has nothing of {self._settings.model!r} any more: it was moved, deleted or unmounted"
+        text = gone if missing else one_line(error)
         self._log.error("%s; what is loaded goes on", text)
         self._away = Problem(None, None, text, _now())
 

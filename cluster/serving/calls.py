@@ -143,7 +143,7 @@ class Calls:
         """What a call by Serve's handle is answered, with the checks of the other protocols.
 
         Args:
-            group: its name.
+            group: its name, or its values by key.
             inputs: plain data.
             request_id: names the request.
             key: names the caller; None: nobody in particular.
@@ -153,10 +153,13 @@ class Calls:
             UmbelError: whatever else `Predictor.predict` raises.
         """
         try:
-            for name, value in (("group", group), ("request_id", request_id)):
-                if not isinstance(value, str):
-                    raise _wrong([name], "a text")
-            caller = Caller.of(str(request_id), None)
+            if not isinstance(request_id, str):
+                raise _wrong(["request_id"], "a text")
+            if isinstance(group, Mapping):
+                group, _ = self._served.predictor.find(group)
+            if not isinstance(group, str):
+                raise _wrong(["group"], "a text, or a dict of values by key")
+            caller = Caller.of(request_id, None)
             caller.check()
             content = {"group": group, "inputs": inputs, "key": key}
             answer = await self._of_group(content, caller, ())

@@ -10,7 +10,9 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,11 @@ SERVICER = "umbel.cluster.serving.v1.predictor_pb2_grpc.add_PredictorServicer_to
 #: How large a message Serve's gRPC proxy takes in. Serve's default is 2 GiB, of which a few would fill the memory.
 _MESSAGE_LIMIT = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
 _LEAST_LIMIT, _LARGEST_LIMIT = 64 * 2**20, 2**31 - 1
+#: Whether Serve's proxy lets others listen at its HTTP port, too (SO_REUSEPORT), which then get a part of the requests.
+#: Of its gRPC port it does, whatever this says: Ray hands the option on as text, which gRPC does not take.
+_SHARES_PORTS = "SERVE_SOCKET_REUSE_PORT_ENABLED"
+#: Connections that a server has closed keep its port for a minute, on Linux.
+_LINGER_S = 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,9 @@ def connect(
         port, grpc_port = _free_ports(wanted, port, grpc_port)
     if starts or host is not None:
         _check_guarded(wanted, is_guarded)
-    with _message_limit(largest_bytes if starts and grpc_port is not None else None):
+    if starts and os.environ.get(_SHARES_PORTS, "0") != "1":
+        _wait_until_left(wanted, int(port or 0))
+    with _environment(_of_proxy(largest_bytes, grpc_port) if starts else {}):
         ray_cluster.connect(address)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     client = _get_global_client(raise_if_no_controller_running=False)
@@ -121,6 +130,7 @@ def connect(
     except Exception as error:
         if starts:
             ray.shutdown()
+            _free_ports(wanted, port, grpc_port)  # somebody may have taken one meanwhile
         raise ExecutorError("Ray Serve can't be started", got=f"{type(error).__name__}: {error}") from error
     return Listening(wanted, port, starts, grpc_port)
 
@@ -182,7 +192,7 @@ def _running_grpc_port(client: Any, grpc_port: int | None) -> int | None:
 
 
 def _free_ports(host: str, port: int | None, grpc_port: int | None) -> tuple[int, int | None]:
-    """The ports, if nobody listens there; 0: a free one. Ray Serve shares ports (SO_REUSEPORT), so it would not tell.
+    """The ports, if nobody listens there; 0: a free one. A Ray Serve that shares ports (SO_REUSEPORT) would not tell.
 
     Raises:
         UsageError: one is taken, or this machine has no such address.
@@ -198,8 +208,7 @@ def _free_ports(host: str, port: int | None, grpc_port: int | None) -> tuple[int
 def _holding(host: str, port: int, option: str) -> Iterator[int]:
     """A port that nobody else can take meanwhile."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        probe = socket.socket(family, socket.SOCK_STREAM)
+        probe = socket.socket(_family(host, port), socket.SOCK_STREAM)
         try:
             # connections that have just ended don't count
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -224,14 +233,47 @@ def _everywhere() -> str:
     return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 
 
+def _of_proxy(largest_bytes: int, grpc_port: int | None) -> dict[str, str]:
+    """What the environment of a Ray that is started tells Serve's proxy: its port is its own, messages are bounded."""
+    told = {_SHARES_PORTS: "0"}
+    if grpc_port is not None:
+        told[_MESSAGE_LIMIT] = str(min(max(_LEAST_LIMIT, 2 * largest_bytes), _LARGEST_LIMIT))
+    return told
+
+
 @contextmanager
-def _message_limit(largest_bytes: int | None) -> Iterator[None]:
-    """While inside, a Ray that is started bounds messages of gRPC, unless the user has set a bound."""
-    if largest_bytes is None or _MESSAGE_LIMIT in os.environ:
-        yield
-        return
-    os.environ[_MESSAGE_LIMIT] = str(min(max(_LEAST_LIMIT, 2 * largest_bytes), _LARGEST_LIMIT))
+def _environment(told: Mapping[str, str]) -> Iterator[None]:
+    """While inside, the environment has these variables, too, where the user has not set them."""
+    added = {name: value for name, value in told.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        del os.environ[_MESSAGE_LIMIT]
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _wait_until_left(host: str, port: int) -> None:
+    """Wait until the connections of a server that was here are gone: a proxy that shares no port can't bind before."""
+    end = time.monotonic() + _LINGER_S
+    told = False
+    while not _is_left(host, port) and time.monotonic() < end:
+        if not told:
+            text = f"connections of a server that was at port {port} are still closing: this one starts after them"
+            warnings.warn(f"{text}, within a minute", UserWarning, stacklevel=4)
+            told = True
+        time.sleep(0.2)
+
+
+def _is_left(host: str, port: int) -> bool:
+    """Whether a socket that shares nothing can be bound."""
+    with socket.socket(_family(host, port), socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _family(host: str, port: int) -> int:
+    return int(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0])

@@ -5,7 +5,7 @@ It must not know how requests are answered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from umbel.cluster.serving.aliases import Snapshot
@@ -56,7 +56,7 @@ _ERROR = {
 _ERRORS = {
     "400": "The request is no JSON object, or a name is too long.",
     "401": "A bearer token is asked for.",
-    "404": "There is no such group; near names are given.",
+    "404": "There is no such group (near names are given), model or path.",
     "405": "The path has another method.",
     "413": "The request is too large.",
     "422": "A field is missing or not what the model takes; ``detail`` says which.",
@@ -75,6 +75,12 @@ def openapi(settings: ServeSettings, snapshot: Snapshot) -> dict[str, Any]:
     schemas = {} if served is None else served.version.version.schema or {}
     inputs, outputs = dict(schemas.get("inputs") or {}), dict(schemas.get("outputs") or {})
     root = f"/v1/models/{settings.model}"
+    asks = [] if settings.token is None else ["401"]
+
+    def get(name: str, summary: str, parameters: list[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        missing = ["404", "503"] if parameters else ["404"]
+        return _get(name, summary, parameters, errors=[*asks, *missing])
+
     answer = {
         "type": "object",
         "required": ["outputs", "version", "alias"],
@@ -110,11 +116,11 @@ def openapi(settings: ServeSettings, snapshot: Snapshot) -> dict[str, Any]:
         f"{root}:outcome": {
             "post": _post("outcomeOfRequest", "What turned out to be true.", _OUTCOME, _ACCEPTED, [_REQUEST_ID])
         },
-        root: {"get": _get("model", "Versions, aliases, and what is being served.")},
-        f"{root}/groups": {"get": _get("groups", "The names of the groups.")},
-        f"{root}/groups/{{group}}": {"get": _get("lineage", "What a group's model was made from.", [_GROUP])},
+        root: {"get": get("model", "Versions, aliases, and what is being served.")},
+        f"{root}/groups": {"get": get("groups", "The names of the groups.")},
+        f"{root}/groups/{{group}}": {"get": get("lineage", "What a group's model was made from.", [_GROUP])},
         "/healthz": {"get": _get("healthz", "Whether the server runs.")},
-        "/readyz": {"get": _get("readyz", "Whether it can predict, and what is wrong.")},
+        "/readyz": {"get": _get("readyz", "Whether it can predict, and what is wrong.", otherwise=_NOT_READY)},
     }
     described: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -134,23 +140,33 @@ def openapi(settings: ServeSettings, snapshot: Snapshot) -> dict[str, Any]:
 def _post(
     name: str, summary: str, body: Mapping[str, Any], answers: Mapping[str, Any], parameters: list[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    errors = {status: _json(text, {"$ref": "#/components/schemas/Error"}) for status, text in _ERRORS.items()}
     return {
         "operationId": name,
         "summary": summary,
         "parameters": parameters,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {**answers, **errors},
+        "responses": {**answers, **_errors(_ERRORS)},
     }
 
 
-def _get(name: str, summary: str, parameters: list[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def _get(
+    name: str,
+    summary: str,
+    parameters: list[Mapping[str, Any]] | None = None,
+    *,
+    errors: Iterable[str] = (),
+    otherwise: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "parameters": parameters or [],
-        "responses": {"200": _json(summary, {"type": "object"})},
+        "responses": {"200": _json(summary, {"type": "object"}), **_errors(errors), **(otherwise or {})},
     }
+
+
+def _errors(statuses: Iterable[str]) -> dict[str, Any]:
+    return {status: _json(_ERRORS[status], {"$ref": "#/components/schemas/Error"}) for status in statuses}
 
 
 def _json(text: str, schema: Mapping[str, Any], headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -182,9 +198,13 @@ _BATCH_ANSWER = _fields({"predictions": _PREDICTIONS, "request_id": {"type": "st
 _OUTCOME = _fields(
     {
         "request_id": {"type": "string", "minLength": 1, "maxLength": 210},
-        "outcome": {"not": {"type": "null"}, "description": "A number, or a list of them for an answer of several."},
+        "outcome": {
+            "type": ["number", "boolean", "string", "array"],
+            "description": "A number, a label, or a list of numbers for an answer of several.",
+        },
     },
     "request_id",
     "outcome",
 )
 _ACCEPTED = {"202": _json("It is recorded.", {"type": "object"})}
+_NOT_READY = {"503": _json("It can not predict now, and why.", {"type": "object"})}

@@ -144,7 +144,7 @@ class Predictor:
                 await self._ask_shadow(chosen, request, outputs, seconds)
         return Answer(outputs, served.number, chosen.alias, served.digests[chosen.group], chosen.group)
 
-    def find(self, group: str) -> tuple[str, Served]:
+    def find(self, group: object) -> tuple[str, Served]:
         """The canonical text of a group, and what answers for the first alias; see `predict` for what it raises."""
         served = self._served()
         return served.version.find(group), served

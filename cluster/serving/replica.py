@@ -45,7 +45,7 @@ class ServedReplica:
         """The HTTP interface. Serve's proxy adds the id of the request to the answer."""
         return ServingApp(self._server, adds_request_id=False)
 
-    async def predict(self, group: str, inputs: Any, request_id: str, key: str | None = None) -> dict[str, Any]:
+    async def predict(self, group: object, inputs: Any, request_id: str, key: str | None = None) -> dict[str, Any]:
         """As ``POST …/groups/{group}:predict``."""
         return await self._calls.call(group, inputs, request_id, key)
 

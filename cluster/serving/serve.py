@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from umbel.cluster.serving.listening import Listening, connect
 from umbel.cluster.serving.settings import ServeSettings, make_settings
+from umbel.runtime.executors import ray_cluster
 from umbel.runtime.graph.task import Resources
 from umbel.scheduler.errors import ExecutorError, UmbelError, UntrustedError, UsageError
 from umbel.storage.registry.model_rows import FORMAT, GROUP
@@ -51,11 +52,18 @@ class Serving:
     def __repr__(self) -> str:
         return f"<{self.settings.model} served at {self.url}>"
 
-    def predict(self, group: str, inputs: Any, *, key: str | None = None, request_id: str | None = None) -> Any:
+    def predict(
+        self,
+        group: str | Mapping[str, Any],
+        inputs: Any,
+        *,
+        key: str | None = None,
+        request_id: str | None = None,
+    ) -> Any:
         """What the model of a group answers, without HTTP: for callers in the cluster.
 
         Args:
-            group: its name.
+            group: its name, or its values by key, as ``{"store": "north"}``.
             inputs: plain data: numbers, texts, lists and dicts.
             key: names the caller: calls with one key meet the same version. 500 characters at most.
             request_id: names the call in the log; None: one is made. 200 printable characters at most.
@@ -69,7 +77,8 @@ class Serving:
             UmbelError: the model failed, or can't be loaded now.
             ExecutorError: too many requests wait, or the server is gone.
         """
-        return self._call("predict", group, inputs, request_id or uuid4().hex, key)
+        named = dict(group) if isinstance(group, Mapping) else group
+        return self._call("predict", named, inputs, request_id or uuid4().hex, key)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether a replica can predict, and what is wrong with it: what ``GET /readyz`` says."""
@@ -103,9 +112,14 @@ class Serving:
         ending = threading.Thread(target=ray_serve.delete, args=(self.name,), name="umbel-stop", daemon=True)
         ending.start()
         try:
-            ending.join(STOP_S)
+            end = time.monotonic() + STOP_S
+            while ending.is_alive() and time.monotonic() < end and not (self._owns_ray and ray_cluster.has_ended()):
+                ending.join(0.25)
             if ending.is_alive():
-                text = f"the server did not end within {STOP_S:g} s: the last seconds of its log may be lost"
+                why = f"did not end within {STOP_S:g} s"
+                if self._owns_ray and ray_cluster.has_ended():
+                    why = "has ended at once, as Ray did: a signal to its whole process group, maybe"
+                text = f"the server {why}; the last seconds of its log may be lost"
                 warnings.warn(text, UserWarning, stacklevel=2)
         finally:
             if self._owns_ray:
@@ -229,6 +243,8 @@ def serve(
     if token is not None and no_token:
         raise UsageError("a server asks for a token, or for none", got="both", expected="token= or no_token=")
     settings = checked_settings(opened, settings)
+    for idle in settings.splits.default.idle:
+        warnings.warn(f"{idle} answers nobody: its share is 0 (a shadow is asked, too)", UserWarning, stacklevel=2)
     is_guarded = no_token or token is not None
     listening = connect(
         address, host, port, is_guarded=is_guarded, grpc_port=grpc_port, largest_bytes=settings.max_body_bytes

@@ -17,12 +17,13 @@ from typing import Any
 
 from umbel.cluster.serving.aliases import AliasWatcher, Served, Snapshot
 from umbel.cluster.serving.asking import asked_in
+from umbel.cluster.serving.errors import NotReadyError
 from umbel.cluster.serving.models import Loaded, ModelCache
 from umbel.cluster.serving.predict import Predictor
 from umbel.cluster.serving.recorded_code import RecordedCode
 from umbel.cluster.serving.settings import ServeSettings
 from umbel.cluster.serving.versions import Admission, one_line
-from umbel.scheduler.errors import UmbelError
+from umbel.scheduler.errors import NotFoundError, StoreUnavailableError, UmbelError
 from umbel.storage.objects.interface import ObjectStore
 from umbel.storage.predictions.log import OutcomeLog, PredictionLog
 from umbel.storage.registry.registry import RegisteredModel
@@ -167,8 +168,13 @@ class ModelServer:
         return told
 
     def lineage(self, group: str) -> dict[str, Any]:
-        """What the model of a group was made from."""
+        """What the model of a group was made from.
+
+        Raises:
+            NotReadyError: the store does not answer; without it, its run would look as if it were deleted.
+        """
         name, served = self.predictor.find(group)
+        self._check_store()
         version = served.version.version
         return {
             "group": name,
@@ -177,6 +183,19 @@ class ModelServer:
             "digest": served.version.digests[name],
             "lineage": _plain(version.lineage(name).as_dict()),
         }
+
+    def _check_store(self) -> None:
+        if not self._watcher.is_away:
+            try:
+                self._registered.resolve(self.settings.alias)
+                return
+            except (StoreUnavailableError, NotFoundError):  # nothing deletes aliases
+                pass
+            except UmbelError:  # of this alias's record
+                return
+        raise NotReadyError(
+            "the store does not answer, and only it knows what a model was made from", hint="GET /readyz says more"
+        )
 
     def outcome(self, request_id: str, outcome: Any) -> None:
         """Record what turned out to be true."""

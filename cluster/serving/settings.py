@@ -22,6 +22,8 @@ __all__ = ["ServeSettings", "TokenCheck", "make_settings", "read_token"]
 
 #: Shorter tokens could be guessed.
 _SHORTEST_TOKEN = 16
+_TOKEN_FORM = f"{_SHORTEST_TOKEN} or more printable ASCII characters without spaces"
+_MAKES_ONE = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +176,25 @@ def read_token(file: str | os.PathLike[str] | None = None, env: str | None = Non
     if env is not None:
         found = os.environ.pop(env, None)
         if found is None:
-            raise UsageError("the environment variable of the token is not set", got=env)
+            raise UsageError(
+                "the environment variable of the token is not set",
+                got=env,
+                expected=f"a variable that holds {_TOKEN_FORM}",
+                hint=f"export {env}=$({_MAKES_ONE})",
+            )
         return found.strip()
     if file is None:
         return None
     try:
         return Path(file).read_text().strip()
     except (OSError, ValueError) as error:
-        raise UsageError("the file of the token can't be read", got=f"{file}: {type(error).__name__}") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        raise UsageError(
+            "the file of the token can't be read",
+            got=f"{file}: {why}",
+            expected=f"a file that holds {_TOKEN_FORM}",
+            hint=f"{_MAKES_ONE} > {file}",
+        ) from error
 
 
 def _checked(token: str) -> str:
@@ -189,7 +202,7 @@ def _checked(token: str) -> str:
         raise UsageError(
             "this can't be a bearer token",  # which is not repeated here: it may be half of a real one
             got=f"{len(token)} characters",
-            expected=f"{_SHORTEST_TOKEN} or more printable ASCII characters without spaces",
-            hint="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one",
+            expected=_TOKEN_FORM,
+            hint=f"{_MAKES_ONE} makes one",
         )
     return token

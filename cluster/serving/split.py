@@ -35,6 +35,11 @@ class Split:
                 return alias, share
         return self.shares[-1]  # shares that add up to 1 but for rounding
 
+    @property
+    def idle(self) -> list[str]:
+        """Aliases whose share is nothing."""
+        return [alias for alias, share in self.shares if not share]
+
     def as_percent(self) -> dict[str, float]:
         """Percent by alias."""
         return {alias: round(100 * share, 6) for alias, share in self.shares}

@@ -68,13 +68,13 @@ class ServedVersion:
         """Which version."""
         return self.version.number
 
-    def find(self, group: str) -> str:
-        """The canonical text of a group, which may be given by its only value.
+    def find(self, group: object) -> str:
+        """The canonical text of a group, which may be given by its only value, or by its values by key.
 
         Raises:
             NotFoundError: there is none; near names are given.
         """
-        if group in self.digests:
+        if isinstance(group, str) and group in self.digests:
             return group
         what = f"version {self.number} of {self.version.model!r}"
         lists_them = f"GET /v1/models/{self.version.model}/groups lists them"

@@ -16,6 +16,7 @@ from umbel.scheduler.errors import ExecutorError
 
 __all__ = [
     "connect",
+    "has_ended",
     "is_asked_for",
     "is_scaling",
     "nothing_fits",
@@ -79,6 +80,14 @@ def _started_here() -> bool:
     from ray._private import worker
 
     return bool(worker._global_node is not None and worker._global_node.head)
+
+
+def has_ended() -> bool:
+    """Whether a process of the Ray that this process started is gone, without which it answers nothing."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is None or any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
 
 
 def slots(resources: Resources) -> int:

@@ -178,6 +178,7 @@ def compare(
         tuple(because),
         _groups(by_group, answers.groups, is_paired, alpha, rho2, least, gain, blocked),
         dropped,
+        answers.unfit,
         _looks(units, is_paired, alpha, rho2),
     )
 

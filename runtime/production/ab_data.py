@@ -46,6 +46,8 @@ class Answers:
     #: NaN without an outcome; not finite, too, where it can't be computed.
     loss: Floats
     judged: Bools
+    #: Requests whose outcome is none for this loss.
+    unfit: int
     #: Microseconds since the epoch: of the answer, and of the outcome (of the answer, where there is none).
     time: Ints
     known: Ints
@@ -99,12 +101,14 @@ def read_answers(rows: pa.Table, champion: int, challenger: int, loss: Loss) -> 
         pc.binary_join_element_wise("k", rows["key_hash"], "\0"), pc.binary_join_element_wise("r", requests, "\0")
     )
     losses, judged = loss.of(rows)
+    request_codes = _codes(requests)[0]
+    unfit = len(np.unique(request_codes[_has_outcome(rows) & ~judged]))
     time = int_values(rows["time"])
     known = int_values(rows["outcome_time"])
     return Answers(
         versions == challenger,
         _shadows(rows),
-        _codes(requests)[0],
+        request_codes,
         group_codes,
         _codes(keys)[0],
         tuple(groups),
@@ -113,6 +117,7 @@ def read_answers(rows: pa.Table, champion: int, challenger: int, loss: Loss) -> 
         in_play,
         losses,
         judged,
+        unfit,
         time,
         np.where(known > 0, known, time),
     )
@@ -120,6 +125,11 @@ def read_answers(rows: pa.Table, champion: int, challenger: int, loss: Loss) -> 
 
 def _shadows(rows: pa.Table) -> Bools:
     return contains(rows["shadow"].cast(pa.string()), frozenset({"true"}))
+
+
+def _has_outcome(rows: pa.Table) -> Bools:
+    there = pc.or_(pc.is_valid(rows["outcome"]), pc.is_valid(rows["outcome_json"]))
+    return np.asarray(there.to_numpy(), np.bool_)
 
 
 def _both_in_play(rows: pa.Table, versions: Ints, champion: int, challenger: int) -> Bools:

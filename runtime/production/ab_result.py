@@ -111,6 +111,8 @@ class Comparison:
     groups: tuple[GroupComparison, ...]
     #: Rows that replicas let go because the store was away.
     dropped: int = 0
+    #: Requests whose outcome the loss can't use, as a text where it needs numbers: they count as waiting.
+    unfit_outcomes: int = 0
     looks: tuple[Look, ...] = field(default=(), repr=False)
 
     def text(self, *, per_group: bool = False) -> str:

@@ -37,6 +37,12 @@ def as_text(found: Comparison, *, per_group: bool = False) -> str:
         lines.append(f"outcomes    {_shares(found.outcome_shares)}")
     if found.dropped:
         lines.append(f"log         {found.dropped:,} answers were let go by replicas while the store was away")
+    if found.unfit_outcomes:
+        one = found.unfit_outcomes == 1
+        lines.append(
+            f"outcomes    {found.unfit_outcomes:,} {'is' if one else 'are'} of no use to the {found.loss} loss "
+            f"(no number, say), and left out"
+        )
     if per_group and found.groups:
         names = ("group", "champion", "challenger", "difference", "interval", "n", "decision")
         lines += ["", *_table(names, [_group_cells(group) for group in found.groups])]

@@ -6,6 +6,7 @@ It must not know which arm an answer came from.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -72,7 +73,8 @@ class Loss:
 
         Returns:
             NaN where there is no outcome; NaN or an infinity, too, where there is one that the answer can't be
-            compared with: no number, a list of another length, no answer.
+            compared with: no number, a list of another length, no answer. An outcome that no answer could be compared
+            with, as a text where numbers are compared, is none.
 
         Raises:
             UsageError: a function of the user's gave something else than a number for each answer.
@@ -87,23 +89,31 @@ class Loss:
             chosen = rows.select(["output", "outcome", "outcome_json"]).take(pa.array(rest))
             columns = [python_values(column) for column in chosen.columns]
             for place, output, outcome, text in zip(rest, *columns, strict=True):
-                found[place] = self._of_one(output, outcome if text is None else text)
+                loss = self._of_one(output, outcome if text is None else text)
+                judged[place] = loss is not None
+                found[place] = math.nan if loss is None else loss
         return found, judged
 
-    def _of_one(self, output: str | None, outcome: str | float) -> float:
-        """The mean loss of the numbers of one answer."""
-        if output is None:
-            return float("nan")
+    def _of_one(self, output: str | None, outcome: str | float) -> float | None:
+        """The mean loss of the numbers of one answer; None: the outcome is none for this loss."""
         try:
-            answer, truth = json.loads(output), json.loads(outcome) if isinstance(outcome, str) else outcome
+            truth = json.loads(outcome) if isinstance(outcome, str) else outcome
         except ValueError:
-            return float("nan")
+            return None
+        truths = _numbers(truth)
+        if (truths is None and self.name != "wrong") or (truths is not None and not np.isfinite(truths).all()):
+            return None
         try:
-            answers, truths = np.asarray(answer, np.float64).ravel(), np.asarray(truth, np.float64).ravel()
-        except (TypeError, ValueError):  # words, objects: equal or not
-            return float(answer != truth) if self.name == "wrong" else float("nan")
+            answer = None if output is None else json.loads(output)
+        except ValueError:
+            answer = None
+        if answer is None:
+            return math.nan
+        answers = _numbers(answer)
+        if answers is None or truths is None:  # words, objects: equal or not
+            return float(answer != truth) if self.name == "wrong" else math.nan
         if len(answers) != len(truths) or not len(answers):
-            return float("nan")
+            return math.nan
         return float(np.mean(self._apply(answers, truths)))
 
     def _apply(self, outputs: Array, outcomes: Array) -> Array:
@@ -145,6 +155,14 @@ def _pinball(quantile: float) -> LossFunction:
         return np.maximum(quantile * short, (quantile - 1) * short)
 
     return pinball
+
+
+def _numbers(value: Any) -> Array | None:
+    """The numbers that a value of JSON is made of; None: it is made of something else."""
+    try:
+        return np.asarray(value, np.float64).ravel()
+    except (TypeError, ValueError):
+        return None
 
 
 def _there(column: Any) -> npt.NDArray[np.bool_]:

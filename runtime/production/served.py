@@ -37,8 +37,8 @@ def record_outcomes(model: str, outcomes: object, *, store: Store | str | None =
     Args:
         model: the name of a registered model.
         outcomes: a table (Arrow, pandas, Polars, a dict of columns, a list of dicts) with the columns ``request_id``
-            and ``outcome`` (a number, or a list of numbers for an answer of several), and ``time`` (when it became
-            known) if wanted. Of several outcomes of one request the first in time counts.
+            and ``outcome`` (a number, a label, or a list of numbers for an answer of several), and ``time`` (when it
+            became known) if wanted. Of several outcomes of one request the first in time counts.
         store: where the model is registered; None: ``$UMBEL_STORE``, else ``./umbel-store``.
 
     Returns:

@@ -25,7 +25,19 @@ from umbel.storage.predictions.batch_log import BatchLog, LogState
 from umbel.storage.runs.segment_format import encode_segment
 from umbel.storage.values.columns import booleans, floats, integers, strings, timestamps
 
-__all__ = ["OUTCOME_COLUMNS", "PREDICTION_COLUMNS", "OutcomeLog", "PredictionLog", "is_text", "write_outcomes"]
+__all__ = [
+    "OUTCOME_COLUMNS",
+    "OUTCOME_FORM",
+    "PREDICTION_COLUMNS",
+    "OutcomeLog",
+    "PredictionLog",
+    "is_outcome",
+    "is_text",
+    "write_outcomes",
+]
+
+#: What an outcome may be, for messages.
+OUTCOME_FORM = "a finite number, a truth value, a text (a label), or a list of numbers for an answer of several"
 
 _TIME = pa.timestamp("us", tz="UTC")
 #: The columns of the log.
@@ -264,11 +276,12 @@ class OutcomeLog:
 
         Args:
             request_id: of the request whose answers it judges.
-            outcome: a number, or what JSON can say: a list of numbers for a forecast of several steps.
+            outcome: a number, a truth value, a text (a label, for the loss "wrong"), or a list of numbers, or of such
+                lists, for an answer of several.
             time: when it became known, seconds since the epoch; None: now.
 
         Raises:
-            UsageError: the id is no text, or the outcome is None, no finite number, or what JSON can't say.
+            UsageError: the id is no text, or the outcome is something else, or has a number that is not finite.
         """
         row = _outcome(request_id, outcome, time)
         self._log.append(row, len(row.outcome_json or ""))
@@ -337,20 +350,29 @@ def _outcome_values(outcome: Any) -> tuple[float | None, str | None]:
     wrong = UsageError(
         "this can't be an outcome",
         got=ascii(outcome)[:100],
-        expected="a finite number, or what JSON can say: a list of numbers for an answer of several",
+        expected=OUTCOME_FORM,
         hint="what is not known yet is recorded when it is" if outcome is None else None,
     )
-    if outcome is None:
-        raise wrong
     try:
+        if not is_outcome(outcome):
+            raise wrong
         if isinstance(outcome, (int, float)):  # a truth value counts as 0 or 1
-            number = float(outcome)
-            if not math.isfinite(number):
-                raise wrong
-            return number, None
+            return float(outcome), None
         return None, json.dumps(outcome, allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise wrong from None
+
+
+def is_outcome(value: Any) -> bool:
+    """Whether a value that JSON can say is one that answers can be compared with; see `OutcomeLog.add`."""
+    if isinstance(value, str):
+        return is_text(value)
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(not isinstance(each, str) and is_outcome(each) for each in value)
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _outcome_table(rows: Sequence[_Outcome]) -> pa.Table:

@@ -110,6 +110,16 @@ def read_value(objects: ObjectStore, run_id: str, node: NodeRecord, element: int
     return values if fans_out and element is None else values[0]
 
 
+def _in_short(error: str | None) -> str | None:
+    """What a traceback ends with: the exception. All of it is in ``run.failures()``."""
+    if error is None or not error.startswith("Traceback "):
+        return error
+    lines = error.splitlines()
+    last_frame = max((at for at, line in enumerate(lines) if line.startswith('  File "')), default=0)
+    end = next((at for at in range(last_frame + 1, len(lines)) if not lines[at].startswith("    ")), len(lines))
+    return "\n".join(lines[end:]) or error
+
+
 def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.ndarray, fans_out: bool) -> None:
     failed = np.flatnonzero(~contains(rows["status"], SUCCEEDED))
     if len(failed):
@@ -117,7 +127,7 @@ def _check_complete(run_id: str, node: NodeRecord, rows: pa.Table, elements: np.
         statuses = rows["status"].take(integers(failed[:_MAX_NAMED])).to_pylist()
         numbers = elements[failed[:_MAX_NAMED]].tolist()
         named = "; ".join(
-            f"{f'element {number}: ' if fans_out else ''}{error or status}"
+            f"{f'element {number}: ' if fans_out else ''}{_in_short(error) or status}"
             for number, error, status in zip(numbers, errors, statuses, strict=True)
         )
         count = f"{len(failed)} of {counted(node.size or 0, 'element')} of " if fans_out else ""

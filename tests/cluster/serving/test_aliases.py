@@ -206,7 +206,10 @@ def test_a_store_that_goes_away_and_comes_back(store: Store) -> None:
             assert await version_of(client, "FRA") == 1
             [problem] = await problems(client)
             assert problem["alias"] is None
-            assert "store" in problem["what"]
+            assert "the store has nothing of 'gdp' any more" in problem["what"]
+            lineage = await client.call("GET", "/v1/models/gdp/groups/FRA")
+            assert lineage.status == 503
+            assert "the store does not answer" in lineage.content["error"]["what"]
             cold = await client.predict("DEU", [1])
             assert cold.status == 503
             assert cold.headers["retry-after"] == "1"

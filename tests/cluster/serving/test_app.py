@@ -146,6 +146,8 @@ def test_outcomes_name_the_field_that_is_wrong(store: Store) -> None:
         for content, field in (
             ({"request_id": "r", "outcome": None}, "outcome"),
             ({"request_id": "r", "outcome": 10**400}, "outcome"),
+            ({"request_id": "r", "outcome": {"a": 1}}, "outcome"),
+            ({"request_id": "r", "outcome": ["high"]}, "outcome"),
             ({"request_id": "\ud800", "outcome": 1}, "request_id"),
         ):
             reply = await client.call("POST", "/v1/models/gdp:outcome", content)
@@ -269,6 +271,10 @@ def test_a_token_is_asked_for(store: Store) -> None:
             assert (await client.call("GET", path)).status == 200
         described = await client.call("GET", "/openapi.json", authorization=f"Bearer {TOKEN}")
         assert TOKEN not in json.dumps(described.content)
+        for path, methods in described.content["paths"].items():
+            expected = {"/healthz": {"200"}, "/readyz": {"200", "503"}}.get(path, {"401", "404"})
+            for operation in methods.values():
+                assert expected <= set(operation["responses"]), path
 
     with_client(store, act, token=TOKEN)
 

@@ -32,6 +32,7 @@ def call(store: Store, group: Any, request_id: Any = "r", key: Any = None, input
 
 def test_a_call_is_answered(store: Store) -> None:
     expected = {"outputs": [2.0], "version": 1, "alias": "champion", "request_id": "r"}
+    assert call(store, {"country": "FRA"}) == expected
     assert call(store, "FRA") == call(store, "FRA", key="k" * LONGEST_KEY) == expected
 
 
@@ -63,3 +64,10 @@ def test_what_the_model_has_to_say_stays(store: Store) -> None:
         call(store, "FRAN")
     with pytest.raises(UsageError, match=r"inputs\.0"):
         call(store, "FRA", inputs=["x"])
+
+
+def test_groups_by_key_are_those_that_there_are(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no group of this name"):
+        call(store, {"country": "FRAN"})
+    with pytest.raises(NotFoundError, match="named by its keys"):
+        call(store, {"state": "FRA"})

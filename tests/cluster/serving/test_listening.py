@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from umbel.cluster.serving import listening
 from umbel.cluster.serving.grpc_calls import GrpcCallers
 from umbel.cluster.serving.listening import SERVICER, Listening, connect, is_loopback
 from umbel.scheduler.errors import ExecutorError, UsageError
@@ -121,19 +123,56 @@ def test_grpc_is_for_who_reaches_the_host() -> None:
     assert Listening("::1", 80, True, 81).grpc == "[::1]:81"
 
 
-def test_messages_are_bounded_where_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_bounded_and_ports_not_shared_where_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
+    ports: list[Any] = []
 
     def start(address: object) -> None:
+        ports.append(os.environ.get("SERVE_SOCKET_REUSE_PORT_ENABLED"))
         seen.append(os.environ.get("RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"))
         raise ExecutorError("no Ray here")
 
     monkeypatch.setattr("umbel.runtime.executors.ray_cluster.connect", start)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    for name in ("RAY_ADDRESS", "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"):
+    for name in ("RAY_ADDRESS", "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE", "SERVE_SOCKET_REUSE_PORT_ENABLED"):
         monkeypatch.delenv(name, raising=False)
     for options in ({"grpc_port": 0, "largest_bytes": 2**20}, {"grpc_port": 0, "largest_bytes": 2**30}, {}):
         with pytest.raises(ExecutorError):
             connect(None, None, 0, is_guarded=False, **options)
+    assert ports == ["0"] * 3  # what Ray starts inherits it
+    assert "SERVE_SOCKET_REUSE_PORT_ENABLED" not in os.environ
     assert seen == [str(64 * 2**20), str(2**31 - 1), None]
     assert "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE" not in os.environ
+
+
+def test_who_loses_the_race_for_a_port_is_told_so(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    winners: list[socket.socket] = []
+
+    def start(http_options: Any, **options: Any) -> None:
+        winners.append(socket.create_server((http_options.host, http_options.port)))
+        raise RuntimeError("Failed to bind to address")
+
+    monkeypatch.setattr("umbel.runtime.executors.ray_cluster.connect", lambda address: True)
+    monkeypatch.setattr("ray.serve.context._get_global_client", lambda **options: None)
+    monkeypatch.setattr("ray.serve.start", start)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    try:
+        with pytest.raises(UsageError, match="can't listen there"):
+            connect(None, None, 0, is_guarded=False)
+    finally:
+        for winner in winners:
+            winner.close()
+
+
+def test_connections_that_a_server_has_closed_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()  # first, as a server that ends does
+            assert client.recv(1) == b""
+    assert not listening._is_left("127.0.0.1", port)
+    looks = iter([False, False, True])
+    monkeypatch.setattr(listening, "_is_left", lambda host, port: next(looks))
+    with pytest.warns(UserWarning, match="still closing"):
+        listening._wait_until_left("127.0.0.1", port)
+    assert next(looks, None) is None

@@ -16,7 +16,7 @@ from tests.cluster.served import promote, register
 from umbel.cluster.cli.app import main
 from umbel.cluster.serving.serve import _check_name, _share, checked_settings
 from umbel.cluster.serving.settings import make_settings
-from umbel.scheduler.errors import NotFoundError, UntrustedError, UsageError
+from umbel.scheduler.errors import ExecutorError, NotFoundError, UntrustedError, UsageError
 from umbel.storage.store import Store, open_store
 
 
@@ -59,6 +59,18 @@ def test_what_cannot_be_served_is_found_before_ray_starts(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(error):
         umbel.serve(model, **{"store": store.url, "trust": True, "port": 0, **options})
+
+
+def test_a_share_of_nothing_is_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(address: object) -> None:
+        raise ExecutorError("no Ray here")
+
+    monkeypatch.setattr("umbel.runtime.executors.ray_cluster.connect", no_ray)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    promote(store, 1, "idle")
+    with pytest.warns(UserWarning, match="idle answers nobody"), pytest.raises(ExecutorError, match="no Ray here"):
+        umbel.serve("gdp", store=store.url, trust=True, port=0, split={"champion": 100, "idle": 0})
 
 
 def test_a_port_that_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

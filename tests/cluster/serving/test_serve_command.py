@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,6 +132,15 @@ def test_it_predicts(server: Server) -> None:
 def test_it_asks_for_the_token(server: Server) -> None:
     assert server.predict("FRA", [1], Authorization="Bearer nonsense")[0] == 401
     assert server.ask("GET", "/healthz", Authorization="")[0] == 200
+
+
+def test_nobody_else_can_listen_at_its_port(server: Server) -> None:
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with socket.socket() as other:  # as another Ray Serve does it
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((host, server.port))
 
 
 def test_it_answers_by_grpc(server: Server) -> None:

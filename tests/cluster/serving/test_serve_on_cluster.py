@@ -129,6 +129,9 @@ def test_the_handle_predicts_and_stops(store: Store) -> None:
     with umbel.serve("gdp", store=store, trust=True, replicas=2, cpus=0.5, prefix="/models") as server:
         assert server.predict("FRA", [1.0, 2.0], request_id="r")["outputs"] == [2.0, 4.0]
         assert server.predict("FRA", [1.0], request_id="r")["request_id"] == "r"
+        assert server.predict({"country": "FRA"}, [1.0])["outputs"] == [2.0]
+        with pytest.raises(NotFoundError):
+            server.predict({"country": "FR/AN"}, [1.0])
         with pytest.raises(NotFoundError, match="FRA"):
             server.predict("FRAN", [1.0])
         with pytest.raises(UsageError, match=r"inputs\.0"):

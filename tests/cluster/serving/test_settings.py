@@ -77,6 +77,9 @@ def test_a_token_is_read_from_one_place(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(UsageError) as error:
             read_token(**wrong)
         assert TOKEN not in str(error.value)
+    for missing in ({"env": "NO_SUCH_NAME"}, {"file": tmp_path / "none"}):
+        with pytest.raises(UsageError, match=r"16 or more(.|\n)*token_urlsafe"):
+            read_token(**missing)
 
 
 def test_a_refused_token_is_not_repeated() -> None:

@@ -342,6 +342,24 @@ def test_no_outcome_no_loss() -> None:
     assert (judged.tolist(), np.isnan(values).tolist()) == ([False], [True])
 
 
+@pytest.mark.parametrize(("loss", "outcome"), [("squared", "high"), ("squared", {"a": 1}), ("wrong", [1.0, None])])
+def test_an_outcome_that_no_answer_could_be_compared_with_is_none(loss: str, outcome: Any) -> None:
+    for answer in (1.0, "high", None):
+        values, judged = find_loss(loss).of(_rows(answer, outcome))
+        assert (judged.tolist(), np.isnan(values).tolist()) == ([False], [True])
+
+
+def test_outcomes_of_the_wrong_kind_are_left_out_and_told_of(objects: ObjectStore) -> None:
+    from umbel.storage.predictions.log import write_outcomes
+
+    write_outcomes(objects, "gdp", ["q0", "q1"], ["high", "low"], [START, START])  # the first of a request counts
+    log_split(objects, 3_000, errors=(1.0, 0.6))
+    found = compared(objects)
+    assert (found.decision, found.unfit_outcomes, found.challenger.unusable) == ("promote", 2, 0)
+    assert found.champion.n + found.challenger.n == 2_998
+    assert "2 are of no use to the squared loss" in found.text()
+
+
 def test_a_loss_of_ones_own(objects: ObjectStore) -> None:
     log_split(objects, 1_000, errors=(1.0, 0.5))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import umbel
-from umbel.scheduler.errors import NotFoundError, UsageError
+from umbel.scheduler.errors import ElementFailedError, NotFoundError, UsageError
 from umbel.storage.registry.model_version import ModelVersion
 
 
@@ -84,3 +84,13 @@ def test_a_group_whose_model_fails_is_a_failure(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in failure["error"]
     found: Any = run.value("predict", 1)
     assert found["outputs"].to_pylist() == [1.0]
+
+
+def test_rows_that_no_model_can_answer_are_one_clear_error(tmp_path: Path) -> None:
+    version = registered(tmp_path, {"DEU": lambda row: 1 / row["x"], "FRA": lambda row: 1 / row["x"]}, {"x": 1.0})
+    table = {"country": ["DEU", "FRA"], "x": [0.0, 0.0]}
+    run = umbel.predict(version, table, trust=True, executor="inline", progress="quiet")
+    with pytest.raises(ElementFailedError, match=r"element 0: ZeroDivisionError: .* element 1: Zero") as failed:
+        run.value("predict")
+    assert "Traceback" not in str(failed.value)
+    assert all("Traceback" in error for error in run.failures()["error"].to_pylist())

@@ -276,12 +276,26 @@ def test_a_bad_row_at_the_end_loses_no_batch_behind_it(objects: ObjectStore) -> 
 
 
 @pytest.mark.parametrize(
-    "outcome", [None, float("nan"), float("inf"), 10**400, [1.0, float("nan")], np.float64("inf"), {1, 2}]
+    "outcome",
+    [
+        *(None, float("nan"), float("inf"), 10**400, [1.0, float("nan")], np.float64("inf"), {1, 2}),
+        *({"a": 1}, [], ["high"], [1, None], [{"a": 1}], "\ud800"),
+    ],
 )
 def test_what_is_no_outcome_is_refused(objects: ObjectStore, outcome: Any) -> None:
     with OutcomeLog(objects, "gdp") as log, pytest.raises(UsageError, match="can't be an outcome"):
         log.add("a", outcome)
     assert objects.list(recursive=True) == []
+
+
+def test_numbers_labels_and_lists_are_outcomes(objects: ObjectStore) -> None:
+    given = {"a": True, "b": "high", "c": [1, 2.5], "d": [[1.0], [2.0]], "e": np.arange(2), "f": 3}
+    with OutcomeLog(objects, "gdp") as log, PredictionLog(objects, "gdp", "r1") as predictions:
+        for request, outcome in given.items():
+            log.add(request, outcome)
+            add(predictions, request)
+    found = {row["request_id"]: row["outcome_json"] or row["outcome"] for row in read(objects)}
+    assert found == {"a": 1.0, "b": '"high"', "c": "[1, 2.5]", "d": "[[1.0], [2.0]]", "e": "[0, 1]", "f": 3.0}
 
 
 def test_ids_that_are_no_text_are_refused(objects: ObjectStore) -> None:
