@@ -17,8 +17,9 @@ from umbel.runtime.driver.programs import InputKind, Parameter, Program, SweepPr
 from umbel.runtime.graph.nodes import BestNode, Node, Sweep, TaskNode
 from umbel.runtime.graph.task import Resources, Task
 from umbel.runtime.leases.values import value_digest
+from umbel.runtime.provenance.capture import check_picklable
 from umbel.runtime.provenance.credentials import hidden_values
-from umbel.runtime.provenance.fingerprint import CodeFingerprint, check_picklable, fingerprint
+from umbel.runtime.provenance.fingerprint import CodeFingerprint, fingerprint
 from umbel.scheduler.errors import GraphError, UsageError
 from umbel.scheduler.graph import Batched, Graph, Input, NodeId, NodeSpec, RetryPolicy, ShapeId
 

@@ -24,13 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umbel.runtime.provenance.capture import check_picklable
 from umbel.runtime.provenance.project import function_of_task, module_name
 from umbel.runtime.provenance.reach import Walk
 from umbel.runtime.provenance.source import sha256
 from umbel.scheduler.errors import CodeError
 
-__all__ = ["CodeFingerprint", "archive_names", "changed", "check_picklable", "fingerprint", "source_zip"]
+__all__ = ["CodeFingerprint", "archive_names", "changed", "fingerprint", "source_zip"]
 
 #: Part of every digest: raise it when the same code must count as different after a change of this module.
 _FORMAT = "umbel code 1"
