@@ -23,6 +23,8 @@ from umbel.storage.values.columns import booleans, floats, strings
 __all__ = ["Gate", "GateResult", "GroupEvidence", "check_gate", "evidence_table", "refusal", "run_gate"]
 
 _MAX_SHOWN = 20
+#: What may stand for true or false.
+_TRUTH = (bool, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def run_gate(
             expected="umbel.gates.GateResult, True or False, or an Arrow table with the columns group and ok",
             hint="current is None where an alias is new" if current is None else None,
         ) from error
-    if isinstance(found, (bool, np.bool_)):
+    if isinstance(found, _TRUTH):
         return GateResult(name, bool(found))
     is_table = isinstance(found, pa.Table) and {"group", "ok"} <= set(found.column_names)
     if not is_table and not isinstance(found, GateResult):
@@ -120,7 +122,8 @@ def run_gate(
             got=repr(found)[:200],
             expected="umbel.gates.GateResult, True or False, or an Arrow table with the columns group and ok",
         )
-    rows = _understood(_table_rows(found, name) if is_table else found.rows, name, candidate, current, known)
+    rows = _table_rows(found, name) if is_table else _checked_rows(found, name)
+    rows = _understood(rows, name, candidate, current, known)
     judged = {row.group for row in rows}
     missing = [group for group in candidate.groups if group not in judged]
     if missing and may_keep and (is_table or rows):
@@ -182,6 +185,21 @@ def _table_rows(table: pa.Table, gate: str) -> tuple[GroupEvidence, ...]:
             got=str(error),
             expected="what was compared, or null",
         ) from None
+
+
+def _checked_rows(found: GateResult, gate: str) -> tuple[GroupEvidence, ...]:
+    """The rows of a gate's own result, of which everything that decides is a truth value: "no" would count as yes."""
+    rows = tuple(found.rows)
+    wrong = [repr(row) for row in rows if not isinstance(row, GroupEvidence) or not isinstance(row.ok, _TRUTH)]
+    if not isinstance(found.passed, _TRUTH):
+        wrong.insert(0, f"passed={found.passed!r}")
+    if wrong:
+        raise UsageError(
+            f"what the gate {gate!r} says is neither true nor false; nothing was moved",
+            got=", ".join(wrong[:_MAX_SHOWN])[:500],
+            expected="passed, and the ok of each GroupEvidence: True or False",
+        )
+    return rows
 
 
 def _understood(

@@ -79,7 +79,7 @@ def _refuse(wrong: str | None, path: str, objects: ObjectStore) -> None:
             f"{path} in the store {objects.url} can't be read",
             got=wrong,
             expected="what Umbel writes there",
-            hint="restore it from a copy, or delete the folder that it stands in",
+            hint="restore it from a copy; delete the folder that it stands in only if nobody needs what is in there",
         )
 
 

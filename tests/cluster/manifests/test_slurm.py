@@ -116,8 +116,8 @@ def site() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def slurm(site: dict[str, str], tmp_path: Path) -> Callable[..., str]:
-    """Runs one of Slurm's commands in a folder with a graph; gives what it prints."""
+def slurm(site: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Runs one of Slurm's commands in a folder with a graph; gives what it prints. No job outlives the test."""
     (tmp_path / "job.py").write_text(GRAPH)
     # the command `umbel` of this very checkout
     (tmp_path / "bin").mkdir()
@@ -133,7 +133,12 @@ def slurm(site: dict[str, str], tmp_path: Path) -> Callable[..., str]:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return run
+    yield run
+    run("scancel", "--me")
+    end = time.monotonic() + DEADLINE_S
+    while queued := run("squeue", "--noheader"):
+        assert time.monotonic() < end, queued
+        time.sleep(0.1)
 
 
 def until(found: Callable[[], object], slurm: Callable[..., str], job: str, folder: Path) -> None:

@@ -288,6 +288,14 @@ def test_what_a_gate_says_is_checked(model: RegisteredModel) -> None:
             model.promote(2, gate=says(group=groups, ok=ok), trust=True)
     with pytest.raises(UsageError, match="hold no numbers"):
         model.promote(2, gate=says(group=groups, ok=[1, 1, 1], candidate=["a", "b", "c"]), trust=True)
+    answers = [
+        gates.GateResult("mine", "no"),  # type: ignore[arg-type]
+        gates.GateResult("mine", True, (gates.GroupEvidence("DEU", "no"),)),  # type: ignore[arg-type]
+        gates.GateResult("mine", True, ({"group": "DEU", "ok": True},)),  # type: ignore[arg-type]
+    ]
+    while answers:
+        with pytest.raises(UsageError, match="neither true nor false"):
+            model.promote(2, gate=lambda candidate, current: answers.pop(), trust=True)
     with pytest.raises(PromotionRefusedError, match="FRA"):
         model.promote(2, gate=says(group=groups, ok=[1, 0, None]), trust=True)
     with pytest.raises(PromotionRefusedError, match="lambda"):
