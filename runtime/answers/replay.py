@@ -32,7 +32,7 @@ from umbel.runtime.provenance.environment import environment
 from umbel.runtime.provenance.recorded_modules import recorded_modules
 from umbel.runtime.provenance.recording import load_function, load_program
 from umbel.scheduler.errors import NotFoundError, RunInterrupted, UmbelError, UsageError
-from umbel.scheduler.identity import group_key, trial_keys
+from umbel.scheduler.identity import TrialKeys, group_key
 from umbel.scheduler.search.adaptive import config_of
 from umbel.scheduler.search.pruning import Mark
 from umbel.storage.runs.checkpoints import list_checkpoints
@@ -195,7 +195,7 @@ def replay(
             arguments.append(value)
             if data_digest != row["data"]:
                 differences.append("the data are not those of the record")
-        (key,) = trial_keys(program["code"], data_digest, [given], [seed], value_digest)
+        key = TrialKeys(program["code"], data_digest, value_digest)(given, seed)
         same_inputs = key == row["key"] and not missing
         if not same_inputs and not differences:
             differences.append("config: a value was left out of the record as a credential")

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from umbel.runtime.driver.programs import StudyInputs, SweepProgram
 from umbel.runtime.leases.values import value_digest
-from umbel.scheduler.identity import group_key, trial_keys
+from umbel.scheduler.identity import TrialKeys, group_key
 from umbel.scheduler.search.adaptive import GroupStudy, KnownTrial, study_seed
 from umbel.scheduler.search.space import column_name
 from umbel.scheduler.search.transfer import Borrower, lent_score
@@ -45,7 +45,6 @@ class AskedChunk:
         inputs: StudyInputs | None,
     ) -> None:
         assert program.search is not None
-        self._code = program.code
         self._search = program.search
         self._start, self._stop = start, stop
         self._inputs = inputs
@@ -57,6 +56,7 @@ class AskedChunk:
         self.first = first_of_group + start
         self.stop = first_of_group + stop
         self.data = data
+        self._key_of = TrialKeys(program.code, data, value_digest)
         self.seeds: list[int] = program.source.batch(group_key(keys), start, stop).seeds.tolist()
         # One a trial that was asked for; `configs` is kept flat, by column.
         self.keys: list[str | None] = []
@@ -87,7 +87,7 @@ class AskedChunk:
         params, distributions = self._study.ask(number, None if lent is None else lent.params)
         try:
             config = self._search.config(params, self.group_keys)
-            (key,) = trial_keys(self._code, self.data, [config], [seed], value_digest)
+            key = self._key_of(config, seed)
         except Exception:
             self._study.tell(number, None)
             raise
