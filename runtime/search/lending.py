@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from umbel.scheduler.search.adaptive import AdaptiveSearch, KnownTrial
-from umbel.scheduler.search.group_model import Axis, axes_of
-from umbel.scheduler.search.transfer import MODEL, Lender, Portfolio, lent_score, make_lender, make_portfolio
+from umbel.scheduler.search.group_model import Axis, Kernels, axes_of, learn_kernels
+from umbel.scheduler.search.transfer import MODEL, Lender, Portfolio, lent_score, make_lender, make_portfolio, teachers
 
 __all__ = ["Lending", "LentGroup"]
 
@@ -48,6 +48,8 @@ class Lending:
         self._fixed = search.define is None
         self._seen: set[str] = set()
         self._axes: tuple[Axis, ...] = axes_of(self._distributions)
+        #: Of what kernels were learned last, as bytes, and the kernels.
+        self._kernels: tuple[bytes, Kernels] | None = None
         #: By group (of earlier runs: -1, -2, …) how many trials it had when this was made.
         self._lenders: dict[int, tuple[int, Lender | None]] = {}
 
@@ -74,7 +76,16 @@ class Lending:
         """
         lenders = [self._lender_of_run(number) for number in range(len(self._others))]
         lenders += [self._lender(other, name_of) for other in sorted(self._groups) if other != group]
-        return make_portfolio(self._axes, [lender for lender in lenders if lender is not None])
+        found = [lender for lender in lenders if lender is not None]
+        return make_portfolio(self._axes, found, self._learned(found)) if found else None
+
+    def _learned(self, lenders: Sequence[Lender]) -> Kernels:
+        """The kernels that these teach, learned once."""
+        openings = teachers(lenders)
+        taught = b"".join(each.tobytes() for opening in openings for each in opening)
+        if self._kernels is None or self._kernels[0] != taught:
+            self._kernels = taught, learn_kernels(self._axes, openings)
+        return self._kernels[1]
 
     def _lender(self, group: int, name_of: Callable[[int], str]) -> Lender | None:
         known = self._groups[group]

@@ -4,13 +4,13 @@ The driver makes a portfolio of what the groups so far have to lend: the few bes
 which they would have served these groups best (a greedy choice: always the config that most lowers the mean, over the
 groups, of the best so far; Wistuba et al. 2015, "Sequential model-free hyperparameter tuning"; Feurer et al. 2022,
 "Auto-sklearn 2.0"; Winkelmolen et al. 2020, "Practical and sample efficient zero-shot HPO"). It travels with a lease.
-Where the lease runs a borrower begins with that order, and after a few outcomes asks the model of all groups
-(`umbel.scheduler.search.group_model`) for the config of the largest expected improvement: among those that are lent,
-and among some that are drawn from the space and that nobody has tried.
+Where the lease runs a borrower begins with the first of them, lets the group's own search look round, and then asks the
+model of all groups (`umbel.scheduler.search.group_model`) for the config of the largest expected improvement: among
+those that are lent, some that are drawn from the space, and some near the group's own best.
 
-Every second trial is chosen so, and the others by the group's own search, which sees all of them. Without these groups
-would know ever more of what they believe to be good and nothing of the rest, and have ever less to teach (measured:
-`docs/decisions/0017-learning-across-groups.md`).
+Two of three trials are chosen so, and the others by the group's own search, which sees all of them. Groups that only
+tried what others lent them would know ever more of what they believe to be good and nothing of the rest, and have ever
+less to teach (measured: `docs/decisions/0017-learning-across-groups.md`).
 
 The same portfolio and the same outcomes give the same choices, so a study can be taken up anywhere. It must not know
 how results are stored, nor samplers.
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from umbel.scheduler.search.group_model import Axis, GroupModel, comparable, fit, improvements, points
+from umbel.scheduler.search.group_model import Axis, GroupModel, Kernels, comparable, fit, improvements, points
 
 __all__ = [
     "GUIDED",
@@ -41,17 +41,29 @@ __all__ = [
 ]
 
 #: Trials of a study that are chosen so at most; then its sampler goes on alone.
-GUIDED = 24
-#: Configs drawn from the space for each of them.
-DRAWN = 512
+GUIDED = 64
+#: Configs drawn from the space for each of them, and near the group's best at each of some distances.
+DRAWN, NEAR = 512, 256
+#: The group's best trials that it is looked near to, and how far along a dimension: standard deviations.
+BEST, DISTANCES = 4, (0.03, 0.1, 0.25)
+#: Points less far apart along each axis are one.
+SAME = 1e-9
+#: Dimensions in which a config near another differs: each with one of these probabilities, and one in any case.
+DIFFER = (0.2, 0.5)
 #: What stands in the place of a config's origin if it was drawn.
 MODEL = "model"
-#: Before a group has that many outcomes, it can't be told from others, and follows the order of the portfolio.
-OPENING = 3
+#: A group's first trials: one is lent, and with the others its own search looks round. Without them all groups would
+#: begin, and often stay, where others were well.
+OPENING = 6
+#: Of so many trials then one is the own search's.
+CYCLE = 3
 #: Configs that a group lends.
 LENT = 3
 #: Finite outcomes that a group must have to lend.
 ENOUGH = 5
+#: Trials of a lender from which kernels are learned, the first so many, as soon as it has them; and such lenders: as
+#: many as a power of two. So few kernels are learned in all, and the same ones after an interruption.
+OPENINGS, TEACHERS = (32, 8), 8
 #: Groups that lend, and configs in a portfolio: so it takes at most some 50 kB.
 LENDERS, CANDIDATES = 64, 192
 #: Trials of a lender that count: its best, and the others evenly spaced.
@@ -78,6 +90,8 @@ class Lender:
     outcomes: Floats
     #: Its best, best first.
     best: tuple[Candidate, ...]
+    #: Its first trials, of which kernels are learned, and their outcomes; None: too few.
+    opening: tuple[Floats, Floats] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,19 +133,37 @@ def make_lender(
             break
         best.setdefault(_key(configs[number]), Candidate(configs[number], origins[number]))
     at = points(axes, [configs[number] for number in order.tolist()])
-    return Lender(at, comparable(values, ~np.asarray(guided, np.bool_))[order], tuple(best.values()))
+    first = next((count for count in OPENINGS if count <= len(values)), None)
+    opening = None
+    if first is not None:
+        opening = points(axes, configs[:first]), comparable(values[:first], np.ones(first, np.bool_))
+    return Lender(at, comparable(values, ~np.asarray(guided, np.bool_))[order], tuple(best.values()), opening)
 
 
-def make_portfolio(axes: Sequence[Axis], lenders: Sequence[Lender]) -> Portfolio | None:
+def teachers(lenders: Sequence[Lender]) -> list[tuple[Floats, Floats]]:
+    """The trials of which kernels are to be learned (`learn_kernels`)."""
+    openings = [lender.opening for lender in lenders if lender.opening is not None]
+    count = TEACHERS
+    while count > len(openings):
+        count //= 2
+    return openings[:count]
+
+
+def make_portfolio(axes: Sequence[Axis], lenders: Sequence[Lender], kernels: Kernels) -> Portfolio | None:
     """What these groups lend to another; None: there are none.
 
     Of more than `LENDERS` groups as many are taken, evenly spaced. Cost: some 10 ms.
+
+    Args:
+        axes: the dimensions.
+        lenders: the groups.
+        kernels: learned of `teachers`.
     """
     if not lenders:
         return None
     if len(lenders) > LENDERS:
         lenders = [lenders[number] for number in np.linspace(0, len(lenders) - 1, LENDERS).round().astype(int)]
-    model = fit(axes, [(lender.at, lender.outcomes) for lender in lenders])
+    model = fit(axes, [(lender.at, lender.outcomes) for lender in lenders], kernels)
     lent: dict[str, Candidate] = {}
     for lender in lenders:
         for candidate in lender.best:
@@ -204,28 +236,48 @@ class Borrower:
             self._left[place] = False
 
     def next(self) -> Candidate | None:
-        """The config of the next trial; None: the study's sampler is to say. Cost: about a millisecond."""
-        if len(self._tried) % 2 or self._guided >= GUIDED or not (self._draws or self._left.any()):
+        """The config of the next trial; None: the study's sampler is to say. Cost: a few milliseconds."""
+        number = len(self._tried)
+        if self._guided >= GUIDED or not (self._draws or self._left.any()):
             return None
-        if len(self._tried) < OPENING and self._left.any():
-            return self._portfolio.candidates[int(np.argmax(self._left))]
+        if number < OPENING:
+            return self._portfolio.candidates[int(np.argmax(self._left))] if number == 0 else None
+        if number % CYCLE == CYCLE - 1:
+            return None
         axes = self._portfolio.model.axes
-        drawn = self._drawn() if self._draws else np.zeros((0, len(axes)))
+        tried, scores = np.array(self._tried), np.array(self._scores)
+        drawn = self._drawn(tried, scores) if self._draws else np.zeros((0, len(axes)))
         places = [axis.places(column) for axis, column in zip(axes, drawn.T, strict=True)]
         at = np.concatenate([self._at, np.array(places).T.reshape(drawn.shape)])
-        belief = self._portfolio.model.belief(np.array(self._tried), np.array(self._scores), at)
-        gains = improvements(belief)
+        outcomes = comparable(scores, np.ones(number, np.bool_))
+        gains = improvements(self._portfolio.model.belief(tried, outcomes, at))
         gains[: len(self._left)][~self._left] = -np.inf
+        gains[np.abs(at[:, None] - tried).max(2).min(1) < SAME] = -np.inf
         chosen = int(np.argmax(gains))
+        if gains[chosen] == -np.inf:
+            return None  # all has been tried
         if chosen < len(self._left):
             return self._portfolio.candidates[chosen]
         row = drawn[chosen - len(self._left)].tolist()
         return Candidate({axis.name: axis.value(place) for axis, place in zip(axes, row, strict=True)}, MODEL)
 
-    def _drawn(self) -> Floats:
-        """Places in the space, others for each trial."""
-        stream = np.random.Generator(np.random.Philox(key=[self._seed, len(self._tried)]))
-        return stream.random((DRAWN, len(self._portfolio.model.axes)))
+    def _drawn(self, tried: Floats, scores: Floats) -> Floats:
+        """Numbers in [0, 1) that stand for configs (`Axis.value`): all over the space, and near the best so far."""
+        axes = self._portfolio.model.axes
+        stream = np.random.Generator(np.random.Philox(key=[self._seed, len(tried)]))
+        drawn = [stream.random((DRAWN, len(axes)))]
+        best = tried[np.argsort(scores, kind="stable")[:BEST]]
+        centres = np.array([axis.numbers(column) for axis, column in zip(axes, best.T, strict=True)]).T
+        for distance in DISTANCES:
+            near = centres[stream.integers(0, len(centres), NEAR)]
+            differs = stream.random(near.shape) < np.array(DIFFER)[stream.integers(0, len(DIFFER), (NEAR, 1))]
+            differs[np.arange(NEAR), stream.integers(0, len(axes), NEAR)] = True
+            far = [max(distance, axis.coarseness) for axis in axes]
+            moved = np.clip(near + stream.normal(0, 1, near.shape) * far, 0, np.nextafter(1, 0))
+            other = stream.random(near.shape)
+            is_choice = np.array([axis.choices is not None for axis in axes])
+            drawn.append(np.where(differs, np.where(is_choice | np.isnan(near), other, moved), near))
+        return np.concatenate(drawn)
 
 
 def _key(params: Mapping[str, Any]) -> str:

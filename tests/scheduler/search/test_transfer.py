@@ -14,11 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import distribution_to_json
 
-from umbel.scheduler.search.group_model import Axis, axes_of, comparable, fit, improvements, points
+from umbel.scheduler.search.group_model import (
+    Axis,
+    Kernels,
+    axes_of,
+    comparable,
+    fit,
+    improvements,
+    learn_kernels,
+    points,
+)
 from umbel.scheduler.search.transfer import (
     CANDIDATES,
     GUIDED,
     MODEL,
+    TEACHERS,
     Borrower,
     Lender,
     Portfolio,
@@ -26,6 +36,7 @@ from umbel.scheduler.search.transfer import (
     lent_score,
     make_lender,
     make_portfolio,
+    teachers,
 )
 
 DISTRIBUTIONS: dict[str, Any] = {
@@ -60,7 +71,8 @@ def lender(place: float, seed: int, count: int = 20) -> Lender:
 
 
 def portfolio(places: list[float]) -> Portfolio:
-    made = make_portfolio(AXES, [lender(place, number) for number, place in enumerate(places)])
+    lenders = [lender(place, number) for number, place in enumerate(places)]
+    made = make_portfolio(AXES, lenders, learn_kernels(AXES, teachers(lenders)))
     assert made is not None
     return made
 
@@ -73,6 +85,15 @@ def test_values_are_of_the_distribution_and_where_they_are_said_to_be(axis: Axis
         assert DISTRIBUTIONS[axis.name]._contains(DISTRIBUTIONS[axis.name].to_internal_repr(value))
         if axis.name != "deep":  # whole numbers on a logarithmic scale are rounded
             assert math.isclose(axis.place({axis.name: value}), said, abs_tol=1e-9)
+
+
+@given(st.sampled_from(AXES), st.floats(0, 1, exclude_max=True))
+def test_numbers_stand_for_the_values_at_their_places(axis: Axis, drawn: float) -> None:
+    value = axis.value(drawn)
+    (number,) = axis.numbers(np.array([axis.place({axis.name: value})])).tolist()
+    assert 0 <= number < 1
+    again = axis.value(number)
+    assert math.isclose(again, value, rel_tol=1e-9) if type(value) is float else again is value or again == value
 
 
 def test_a_missing_param_has_no_place() -> None:
@@ -106,7 +127,7 @@ def test_failures_count_as_the_worst_and_what_was_lent_makes_no_scale() -> None:
 
 def test_too_few_outcomes_lend_nothing() -> None:
     assert make_lender(AXES, configs(6, 0), [1.0, 2.0, 3.0, 4.0, math.inf, math.inf], ["o"] * 6, [False] * 6) is None
-    assert make_portfolio(AXES, []) is None
+    assert make_portfolio(AXES, [], Kernels.unlearned(AXES)) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -126,15 +147,32 @@ def test_greedy_is_greedy(seed: int) -> None:
 @given(st.integers(0, 1000))
 def test_the_model_expects_what_groups_have_in_common(seed: int) -> None:
     groups = [lender(0.7, seed * 10 + number) for number in range(8)]
-    model = fit(AXES, [(each.at, each.outcomes) for each in groups])
+    model = fit(AXES, [(each.at, each.outcomes) for each in groups], learn_kernels(AXES, teachers(groups)))
     good, bad = {**configs(1, 0)[0], "x": 0.7, "kind": "a"}, {**configs(1, 0)[0], "x": 0.05, "kind": 1}
     tried = configs(4, seed + 1)
-    belief = model.belief(
-        points(AXES, tried), np.array([valley(0.7, each) for each in tried]), points(AXES, [good, bad])
-    )
+    outcomes = comparable(np.array([valley(0.7, each) for each in tried]), np.ones(4, np.bool_))
+    belief = model.belief(points(AXES, tried), outcomes, points(AXES, [good, bad]))
     assert belief.mean[0] < belief.mean[1]
     assert (belief.deviation > 0).all()
     assert (improvements(belief) >= 0).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_groups_teach_along_which_dimensions_outcomes_change(seed: int) -> None:
+    """However different the groups are: where the valley is, each has for itself."""
+    places = np.random.default_rng(seed).random(8)
+    groups = [lender(place, seed * 10 + number, 40) for number, place in enumerate(places.tolist())]
+    kernels = learn_kernels(AXES, teachers(groups))
+    rates = dict(zip([axis.name for axis in AXES], kernels.alone.rates.tolist(), strict=True))
+    assert rates["x"] > 4 * max(rates["y"], rates["deep"], rates["q"])
+
+
+def test_few_groups_teach_and_few_trials_of_each() -> None:
+    taught = teachers([lender(0.5, number, count) for number, count in enumerate([5, 40, 8, 31, 32])])
+    assert [len(values) for _, values in taught] == [32, 8, 8, 32]
+    assert len(teachers([lender(0.5, number, 8) for number in range(40)])) == TEACHERS
+    assert teachers([]) == []
 
 
 def test_outcomes_tell_which_groups_count() -> None:
@@ -143,12 +181,31 @@ def test_outcomes_tell_which_groups_count() -> None:
     for place in (0.1, 0.9):
         borrower = Borrower(lent, 1, draws=False)
         chosen: list[float] = []
-        while (candidate := borrower.next()) is not None and len(chosen) < 10:
-            borrower.saw(candidate.params, valley(place, dict(candidate.params)), guided=True)
-            random = configs(1, 77 + len(chosen))[0]
-            borrower.saw(random, valley(place, random), guided=False)
-            chosen.append(candidate.params["x"])
-        assert np.mean(np.abs(np.array(chosen[4:]) - place) < 0.35) > 0.8
+        for number in range(20):
+            candidate = borrower.next()
+            params = configs(1, 77 + number)[0] if candidate is None else dict(candidate.params)
+            borrower.saw(params, valley(place, params), guided=candidate is not None)
+            if candidate is not None and number:
+                chosen.append(params["x"])
+        assert len(chosen) > 8
+        assert np.mean(np.abs(np.array(chosen) - place) < 0.35) > 0.8
+
+
+def test_a_space_that_has_been_tried_through_is_left_to_the_sampler() -> None:
+    axes = (Axis("kind", choices=("a", "b", "c")),)
+    tried = [{"kind": kind} for kind in "abcab"]
+    made = make_lender(axes, tried, [1.0, 2.0, 3.0, 1.0, 2.0], list("vwxyz"), [False] * 5)
+    assert made is not None
+    lent = make_portfolio(axes, [made], Kernels.unlearned(axes))
+    assert lent is not None
+    borrower = Borrower(lent, 0, draws=True)
+    for number in range(6):
+        borrower.saw(tried[number % 2], 1.0, guided=False)
+    candidate = borrower.next()
+    assert candidate is not None
+    assert candidate.params == {"kind": "c"}
+    borrower.saw(candidate.params, 3.0, guided=True)
+    assert borrower.next() is None
 
 
 @settings(max_examples=10, deadline=None)
@@ -167,7 +224,7 @@ def test_choices_follow_from_portfolio_and_outcomes_alone(seed: int, draws: bool
         assert again.next() == candidate
         told.append((params, valley(0.4, params), guided))
         first.saw(params, told[-1][1], guided=guided)
-    assert [guided for _, _, guided in told] == [True, False] * 6
+    assert [number for number, (_, _, guided) in enumerate(told) if guided] == [0, 6, 7, 9, 10]
 
 
 def test_nothing_is_borrowed_twice_and_no_more_than_so_many() -> None:
