@@ -89,7 +89,7 @@ def test_what_is_borrowed_was_tried_by_another_group(go: Go) -> None:
             assert lender["borrowed_from"] in (None, "model")  # it is who tried the config first
     own = Counter(row["group"] for row in rows.values() if row["borrowed_from"] is None)
     assert own["g0"] == 30
-    assert own["g5"] == 15
+    assert own["g5"] == 13
     assert run.replay(45).same
     assert len(run.study("g3").trials) == 30
 
@@ -105,7 +105,8 @@ def test_transfer_helps_where_groups_are_alike(go: Go) -> None:
 def test_any_search_goes_on_after_what_is_borrowed(go: Go, search: str) -> None:
     run = go(a_sweep(28, GROUPS[:3], search=search))
     rows = run.trials().to_pylist()
-    assert [row["borrowed_from"] is not None for row in rows[28:56]] == [True, False] * 14
+    opening, cycle = [True] + [False] * 5, [True, True, False]
+    assert [row["borrowed_from"] is not None for row in rows[28:56]] == opening + cycle * 7 + [True]
 
 
 def test_only_such_sweeps_have_the_column(go: Go) -> None:
@@ -139,8 +140,8 @@ def test_an_earlier_run_lends(go: Go) -> None:
     before = go(a_sweep(20, GROUPS[:3], search="random", transfer=False), "before")
     run = go(a_sweep(10, ["g4"], transfer_from=before), "after")
     origins = [row["borrowed_from"] for row in run.trials().to_pylist()]
-    assert all(origin == "model" or origin.startswith("before/s/") for origin in origins[::2])
-    assert not any(origins[1::2])
+    assert all(origin == "model" or origin.startswith("before/s/") for origin in (origins[n] for n in (0, 6, 7, 9)))
+    assert not any(origins[n] for n in (1, 2, 3, 4, 5, 8))
     rows = before.trials().to_pylist()
     place = int(origins[0].rpartition("/")[2])
     assert run.trials().to_pylist()[0]["config_x"] == rows[place]["config_x"]
