@@ -23,7 +23,7 @@ samplers; the same input gives the same output.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,15 +199,17 @@ def _features(axes: Sequence[Axis], at: Floats) -> Floats:
     return np.array(columns).T
 
 
-def _apart(axes: Sequence[Axis], left: Floats, right: Floats) -> Floats:
-    """Squared distances in the unit cube, a matrix an axis; another choice is one away, as is a param from none."""
-    found = np.empty((len(axes), len(left), len(right)))
-    for number, axis in enumerate(axes):
-        a, b = left[:, number, None], right[None, :, number]
-        missing = np.isnan(a) | np.isnan(b)
-        apart = (a != b).astype(np.float64) if axis.choices is not None else np.square(a - b)
-        found[number] = np.where(missing, (np.isnan(a) != np.isnan(b)).astype(np.float64), apart)
+def _apart(axis: Axis, left: Floats, right: Floats) -> Floats:
+    """Squared distances between places on an axis; another choice is one away, as is a param from none."""
+    a, b = left[:, None], right[None, :]
+    found: Floats = (a != b).astype(np.float64) if axis.choices is not None else np.square(a - b)
+    if np.isnan(left).any() or np.isnan(right).any():
+        found = np.where(np.isnan(a) | np.isnan(b), (np.isnan(a) != np.isnan(b)).astype(np.float64), found)
     return found
+
+
+def _aparts(axes: Sequence[Axis], left: Floats, right: Floats) -> list[Floats]:
+    return [_apart(axis, a, b) for axis, a, b in zip(axes, left.T, right.T, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,9 +226,10 @@ class Kernel:
         """From the logarithms of its numbers: the rates, the amplitude, the noise."""
         return cls(np.exp(logs[:-2]), math.exp(logs[-2]), math.exp(logs[-1]))
 
-    def __call__(self, apart: Floats) -> Floats:
-        """Its matrix, for distances as `_apart` gives them."""
-        found: Floats = self.amplitude * np.exp(-0.5 * np.tensordot(self.rates, apart, 1))
+    def __call__(self, aparts: Iterable[Floats]) -> Floats:
+        """Its matrix, for the squared distances along each axis."""
+        apart = sum(rate * each for rate, each in zip(self.rates.tolist(), aparts, strict=True))
+        found: Floats = self.amplitude * np.exp(-0.5 * apart)
         return found
 
 
@@ -272,7 +275,7 @@ class GroupModel:
             outcomes: of these, as `comparable` makes them.
             at: the points asked about.
         """
-        apart, across = _apart(self.axes, tried, tried), _apart(self.axes, at, tried)
+        apart = _aparts(self.axes, tried, tried)
         seen, asked = _features(self.axes, tried), _features(self.axes, at)
         pulled = seen @ self.covariance
         kernel = self.kernels.shared
@@ -280,10 +283,12 @@ class GroupModel:
         kernel = self.kernels.alone
         alone = _condition(kernel(apart), kernel.noise, outcomes, np.zeros(len(tried)))
         if alone.likelihood > shared.likelihood:
-            return alone.at(np.zeros(len(at)), kernel(across), np.full(len(at), kernel.amplitude))
+            across = kernel(_aparts(self.axes, at, tried))
+            return alone.at(np.zeros(len(at)), across, np.full(len(at), kernel.amplitude))
         kernel = self.kernels.shared
+        across = kernel(_aparts(self.axes, at, tried)) + asked @ pulled.T
         variance = kernel.amplitude + ((asked @ self.covariance) * asked).sum(1)
-        return shared.at(asked @ self.mean, kernel(across) + asked @ pulled.T, variance)
+        return shared.at(asked @ self.mean, across, variance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,7 +356,7 @@ def learn_kernels(axes: Sequence[Axis], groups: Sequence[tuple[Floats, Floats]])
     if not groups:
         return Kernels.unlearned(axes)
     model = fit(axes, groups, Kernels.unlearned(axes))
-    aparts = [_apart(axes, at, at) for at, _ in groups]
+    aparts = [_aparts(axes, at, at) for at, _ in groups]
     outcomes = [values for _, values in groups]
     features = [_features(axes, at) for at, _ in groups]
     linear = [each @ model.covariance @ each.T for each in features]
@@ -366,7 +371,7 @@ def _start(axes: Sequence[Axis]) -> Floats:
 
 
 def _likeliest(
-    axes: Sequence[Axis], aparts: Sequence[Floats], values: Sequence[Floats], beside: Sequence[Floats]
+    axes: Sequence[Axis], aparts: Sequence[Sequence[Floats]], values: Sequence[Floats], beside: Sequence[Floats]
 ) -> Kernel:
     """By coordinates, in steps that shrink: some 60 likelihoods, without their gradients."""
     logs, steps = _start(axes), np.full(len(axes) + 2, FIRST_STEP)

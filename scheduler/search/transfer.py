@@ -46,8 +46,6 @@ GUIDED = 64
 DRAWN, NEAR = 512, 256
 #: The group's best trials that it is looked near to, and how far along a dimension: standard deviations.
 BEST, DISTANCES = 4, (0.03, 0.1, 0.25)
-#: Points less far apart along each axis are one.
-SAME = 1e-9
 #: Dimensions in which a config near another differs: each with one of these probabilities, and one in any case.
 DIFFER = (0.2, 0.5)
 #: What stands in the place of a config's origin if it was drawn.
@@ -252,7 +250,8 @@ class Borrower:
         outcomes = comparable(scores, np.ones(number, np.bool_))
         gains = improvements(self._portfolio.model.belief(tried, outcomes, at))
         gains[: len(self._left)][~self._left] = -np.inf
-        gains[np.abs(at[:, None] - tried).max(2).min(1) < SAME] = -np.inf
+        known = set(_rows(tried))
+        gains[[row in known for row in _rows(at)]] = -np.inf
         chosen = int(np.argmax(gains))
         if gains[chosen] == -np.inf:
             return None  # all has been tried
@@ -278,6 +277,11 @@ class Borrower:
             is_choice = np.array([axis.choices is not None for axis in axes])
             drawn.append(np.where(differs, np.where(is_choice | np.isnan(near), other, moved), near))
         return np.concatenate(drawn)
+
+
+def _rows(at: Floats) -> list[bytes]:
+    """Points so that those that are one but for rounding are equal."""
+    return [row.tobytes() for row in np.round(at, 9) + 0.0]
 
 
 def _key(params: Mapping[str, Any]) -> str:
