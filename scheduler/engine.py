@@ -448,10 +448,8 @@ class Engine:
     def _may_follow(self, node: NodeState, running: OpenLease, workers: int) -> bool:
         """Whether elements of a node may wait behind a lease."""
         before = self.nodes[running.lease.node]
-        if node.spec.batched is not None:
-            return False  # what waits may be taken over in the midst of its batch
-        if node.spec.lends or (node.spec.in_order and not (node.whole_blocks and node.sizer.mean_s is not None)):
-            return False  # the later it is granted, the more is known of what it builds upon
+        if node.spec.in_order or node.spec.batched is not None:
+            return False  # what waits may be taken over in the midst of its block, or batch
         if node.spec.timeout_s is not None and before.spec.timeout_s is None:
             return False  # if they hung, the silence would be put down to the lease before
         measured = node.sizer.mean_s is not None and before.sizer.mean_s is not None

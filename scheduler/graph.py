@@ -94,8 +94,6 @@ class NodeSpec:
     in_order: bool = False
     #: True: blocks of a node in order are granted whole however few there are.
     whole_blocks: bool = False
-    #: True: blocks build upon one another, too: none is granted to wait behind another, and so knows of more of them.
-    lends: bool = False
     #: True: its elements count against the engine's allowance, if there is one.
     counts: bool = False
     #: True: before elements that are ready are granted, `Recall` asks which of them are to run: not those that an

@@ -71,7 +71,7 @@ def share(shape: ShapeState, nodes: Sequence[NodeState], now: float) -> Sharing:
             node = nodes[held.lease.node]
             started = 1 if order == 0 else 0
             unstarted = held.unreported - started
-            if node.whole_blocks and started:
+            if node.whole_blocks:
                 unstarted = 0  # they build upon the one that runs
             batched = node.spec.batched
             if batched is not None and started and unstarted < 2 * batched.least:

@@ -192,7 +192,6 @@ def make_plan(target: Node | Sequence[Node]) -> Plan:
                 sized_later=node.size is None,
                 in_order=isinstance(node, Sweep) and node.search is not None,
                 whole_blocks=isinstance(node, Sweep) and node.search is not None and node.search.exhaustive,
-                lends=isinstance(node, Sweep) and node.search is not None and node.search.transfer,
                 counts=isinstance(node, Sweep),
                 batched=_batched(node),
             )

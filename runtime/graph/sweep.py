@@ -110,9 +110,9 @@ def sweep(
             `umbel.Asha`, `umbel.Median`, `umbel.Hyperband`, or any pruner of ``optuna.pruners``. A trial that was
             stopped is the best of its group only if none ran to its end. None: nothing is pruned.
         prune_across: compare trials of all groups, by their ranks in their groups.
-        transfer: let groups learn from one another: after a group's first six trials, two of three are configs that did
-            well in others or that these make promising, until there are 64; its own search chooses the others, and sees
-            all. Choosing takes some milliseconds, so it is for trials that take longer. The
+        transfer: let groups learn from one another: a group's first trial, and from its seventh on two of three, are
+            configs that did well in others or that these make promising, until there are 64; its own search chooses the
+            others, and sees all. Choosing takes some milliseconds, so it is for trials that take longer. The
             column ``borrowed_from`` says where each is from. Run by several workers, results depend on which groups
             were done first; in one process they don't; a trial can be replayed in any case.
         transfer_from: runs of a store whose groups lend too (`Store.run`): their sweep of the same name, or their only

@@ -120,7 +120,9 @@ class AskedChunk:
         known = self._inputs.known if self._inputs is not None else ()
         alone = self._inputs is None or self._inputs.in_order
         ended = [trial for trial in known if not trial.running]
-        self._borrower = self._make_borrower([trial for trial in ended if not alone or trial.number < self._start])
+        self._borrower = self._make_borrower(
+            [trial for trial in ended if not alone or trial.number < self._start], alone
+        )
         if alone:
             study = self._search.study(name, self.group_keys)
             if study.take_up(self._start, ended):
@@ -153,11 +155,15 @@ class AskedChunk:
             guided = self.borrowed_from[trial - self.first] is not None
             self._borrower.saw(json.loads(params), self._score(values, pruned_at), guided=guided)
 
-    def _make_borrower(self, known: Sequence[KnownTrial]) -> Borrower | None:
-        """What chooses configs beside the sampler, having seen what is known; None: nothing does."""
+    def _make_borrower(self, known: Sequence[KnownTrial], alone: bool) -> Borrower | None:
+        """What chooses configs beside the sampler, having seen what is known; None: nothing does.
+
+        Where others work on the study too it draws otherwise than theirs.
+        """
         if self._inputs is None or self._inputs.portfolio is None:
             return None
-        seed = study_seed(self._search.source.seed, self._search.source.sweep, group_key(self.group_keys))
+        key = group_key(self.group_keys) if alone else f"{group_key(self.group_keys)} {self._start}"
+        seed = study_seed(self._search.source.seed, self._search.source.sweep, key)
         borrower = Borrower(self._inputs.portfolio, seed, draws=self._search.define is None)
         for trial in known:
             if trial.params is not None:

@@ -17,6 +17,9 @@ from umbel.scheduler.search.transfer import MODEL, Lender, Portfolio, lent_score
 
 __all__ = ["Lending", "LentGroup"]
 
+#: Kernels that are kept: some kB each.
+KEPT = 64
+
 
 @dataclass(frozen=True, slots=True)
 class LentGroup:
@@ -48,8 +51,8 @@ class Lending:
         self._fixed = search.define is None
         self._seen: set[str] = set()
         self._axes: tuple[Axis, ...] = axes_of(self._distributions)
-        #: Of what kernels were learned last, as bytes, and the kernels.
-        self._kernels: tuple[bytes, Kernels] | None = None
+        #: Kernels by what they were learned of: groups that ask have different teachers, since none teaches itself.
+        self._kernels: dict[bytes, Kernels] = {}
         #: By group (of earlier runs: -1, -2, …) how many trials it had when this was made.
         self._lenders: dict[int, tuple[int, Lender | None]] = {}
 
@@ -66,6 +69,7 @@ class Lending:
             self._distributions |= new
             self._axes = axes_of(self._distributions)
             self._lenders.clear()
+            self._kernels.clear()
 
     def portfolio(self, group: int, name_of: Callable[[int], str]) -> Portfolio | None:
         """What the others lend to a group; None: nothing yet.
@@ -83,9 +87,12 @@ class Lending:
         """The kernels that these teach, learned once."""
         openings = teachers(lenders)
         taught = b"".join(each.tobytes() for opening in openings for each in opening)
-        if self._kernels is None or self._kernels[0] != taught:
-            self._kernels = taught, learn_kernels(self._axes, openings)
-        return self._kernels[1]
+        known = self._kernels.get(taught)
+        if known is None:
+            if len(self._kernels) >= KEPT:
+                self._kernels.clear()
+            known = self._kernels[taught] = learn_kernels(self._axes, openings)
+        return known
 
     def _lender(self, group: int, name_of: Callable[[int], str]) -> Lender | None:
         known = self._groups[group]

@@ -28,8 +28,7 @@ from umbel.scheduler.search.space import Space, dimension_name
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
-    from optuna.study import Study
-    from optuna.trial import Trial, TrialState
+    from optuna.trial import Trial
 
 __all__ = [
     "SAMPLERS",
@@ -228,14 +227,14 @@ class GroupStudy:
 
         trial = self._open.pop(number)
         if values is None and pruned_at is not None:
-            _tell(self._study, trial, TrialState.PRUNED)
+            self._study.tell(trial, state=TrialState.PRUNED)
         elif values is None or any(math.isnan(value) for value in values):
-            _tell(self._study, trial, TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
         elif pruned_at is not None and len(values) == 1:
             trial.report(values[0], pruned_at)
-            _tell(self._study, trial, TrialState.PRUNED)
+            self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            _tell(self._study, trial, None, list(values))
+            self._study.tell(trial, list(values))
 
     def take_up(self, before: int, known: Sequence[KnownTrial]) -> bool:
         """Ask again for the trials ``[0, before)`` and tell what is known of them; False if they come out otherwise.
@@ -311,16 +310,6 @@ def config_of(
             hint="rename one of them",
         )
     return {**config, **copy.copy(dict(group))}
-
-
-def _tell(study: Study, trial: Trial, state: TrialState | None, values: list[float] | None = None) -> None:
-    """`optuna.Study.tell` without the copy of the trial that it returns: a twentieth of the time of a search by TPE."""
-    try:
-        from optuna.study._tell import _tell_with_warning
-    except ImportError:  # it is Optuna's own; `tell` is there for everybody
-        study.tell(trial, values, state)
-    else:
-        _tell_with_warning(study, trial, values, state)
 
 
 def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

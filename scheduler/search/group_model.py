@@ -47,6 +47,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Outcomes worse than this, in units of the distance from the median to the best, count as this bad.
 WORST = 2.0
+#: Larger outcomes count as this large, so that differences are numbers.
+LARGEST = 1e150
 #: Fewer outcomes than this make no scale.
 FEW = 5
 #: Choices with more values than this have no features: nothing could be learned of each.
@@ -92,9 +94,11 @@ class Axis:
             return float(found[0]) if found else math.nan
         if not self.high > self.low:
             return 0.5
+        # A function that defines the space may give a param other bounds from trial to trial.
+        inside = min(max(value, self.low), self.high)
         if self.log:
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return float((value - self.low) / (self.high - self.low))
+            return (math.log(inside) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return float((inside - self.low) / (self.high - self.low))
 
     @property
     def _steps(self) -> int | None:
@@ -112,6 +116,10 @@ class Axis:
         """Where the values (`value`) of many numbers in [0, 1) are on it."""
         if self.choices is not None:
             return np.minimum(np.floor(drawn * len(self.choices)), len(self.choices) - 1)
+        if self.log and self.whole and self.high > self.low:
+            low, high = self.low - 0.5, self.high + 0.5
+            value = np.clip(np.round(low * np.exp(drawn * math.log(high / low))), self.low, self.high)
+            return np.asarray(np.log(value / self.low) / math.log(self.high / self.low), np.float64)
         if self._steps is None or self.step is None:
             return drawn
         found: Floats = np.floor(drawn * self._steps) * (self.step / (self.high - self.low))
@@ -180,8 +188,11 @@ def comparable(scores: Floats, reference: npt.NDArray[np.bool_]) -> Floats:
     finite = np.isfinite(scores)
     if not finite.any():
         return np.full(len(scores), WORST)
+    scores = np.clip(scores, -LARGEST, LARGEST)
     basis = scores[finite & reference] if int((finite & reference).sum()) >= FEW else scores[finite]
     best, middle = float(basis.min()), float(np.median(basis))
+    if middle == best and (basis > best).any():  # a plateau: what lies above it makes the scale
+        middle = float(np.median(basis[basis > best]))
     unit = middle - best
     scaled = (np.where(finite, scores, math.inf) - middle) / unit if unit > 0 else np.where(finite, 0.0, math.inf)
     return np.minimum(scaled, WORST)
@@ -373,7 +384,7 @@ def _start(axes: Sequence[Axis]) -> Floats:
 def _likeliest(
     axes: Sequence[Axis], aparts: Sequence[Sequence[Floats]], values: Sequence[Floats], beside: Sequence[Floats]
 ) -> Kernel:
-    """By coordinates, in steps that shrink: some 60 likelihoods, without their gradients."""
+    """By coordinates, in steps that shrink: at most ten likelihoods for each number, without their gradients."""
     logs, steps = _start(axes), np.full(len(axes) + 2, FIRST_STEP)
 
     def unlikely(tried: Floats) -> float:

@@ -64,7 +64,7 @@ ENOUGH = 5
 OPENINGS, TEACHERS = (32, 8), 8
 #: Groups that lend, and configs in a portfolio: so it takes at most some 50 kB.
 LENDERS, CANDIDATES = 64, 192
-#: Trials of a lender that count: its best, and the others evenly spaced.
+#: Trials of a group that count: its best, and the others evenly spaced.
 TRIALS_EACH = 64
 
 Floats = npt.NDArray[np.float64]
@@ -120,11 +120,7 @@ def make_lender(
     values = np.asarray(scores, np.float64)
     if int(np.isfinite(values).sum()) < ENOUGH:
         return None
-    order = np.argsort(values, kind="stable")
-    if len(order) > TRIALS_EACH:
-        half = TRIALS_EACH // 2
-        rest = order[half:]
-        order = np.concatenate([order[:half], rest[np.linspace(0, len(rest) - 1, half).round().astype(np.int64)]])
+    order = _telling(values)
     best: dict[str, Candidate] = {}
     for number in order.tolist():
         if len(best) == LENT or not np.isfinite(values[number]):
@@ -136,6 +132,16 @@ def make_lender(
     if first is not None:
         opening = points(axes, configs[:first]), comparable(values[:first], np.ones(first, np.bool_))
     return Lender(at, comparable(values, ~np.asarray(guided, np.bool_))[order], tuple(best.values()), opening)
+
+
+def _telling(values: Floats) -> npt.NDArray[np.int64]:
+    """Which of a group's outcomes count, best first: at most `TRIALS_EACH`."""
+    order = np.argsort(values, kind="stable")
+    if len(order) <= TRIALS_EACH:
+        return order
+    half = TRIALS_EACH // 2
+    rest = order[half:]
+    return np.concatenate([order[:half], rest[np.linspace(0, len(rest) - 1, half).round().astype(np.int64)]])
 
 
 def teachers(lenders: Sequence[Lender]) -> list[tuple[Floats, Floats]]:
@@ -247,8 +253,8 @@ class Borrower:
         drawn = self._drawn(tried, scores) if self._draws else np.zeros((0, len(axes)))
         places = [axis.places(column) for axis, column in zip(axes, drawn.T, strict=True)]
         at = np.concatenate([self._at, np.array(places).T.reshape(drawn.shape)])
-        outcomes = comparable(scores, np.ones(number, np.bool_))
-        gains = improvements(self._portfolio.model.belief(tried, outcomes, at))
+        outcomes, counts = comparable(scores, np.ones(number, np.bool_)), _telling(scores)
+        gains = improvements(self._portfolio.model.belief(tried[counts], outcomes[counts], at))
         gains[: len(self._left)][~self._left] = -np.inf
         known = set(_rows(tried))
         gains[[row in known for row in _rows(at)]] = -np.inf
@@ -275,7 +281,7 @@ class Borrower:
             moved = np.clip(near + stream.normal(0, 1, near.shape) * far, 0, np.nextafter(1, 0))
             other = stream.random(near.shape)
             is_choice = np.array([axis.choices is not None for axis in axes])
-            drawn.append(np.where(differs, np.where(is_choice | np.isnan(near), other, moved), near))
+            drawn.append(np.where(differs | np.isnan(near), np.where(is_choice | np.isnan(near), other, moved), near))
         return np.concatenate(drawn)
 
 

@@ -53,33 +53,6 @@ def test_an_idle_worker_takes_from_a_long_lease() -> None:
     assert granted[0].start == stop
 
 
-@pytest.mark.parametrize("lends", [False, True])
-def test_short_blocks_in_order_wait_behind_others_unless_they_lend_and_are_taken_over_whole(lends: bool) -> None:
-    first, second = WorkerId("w0"), WorkerId("w1")
-    engine, grants = engine_with(30, workers=2, affinity_block=10, in_order=True, lends=lends)
-    assert [(grant.lease.start, grant.lease.stop) for each in grants.values() for grant in each] == [(0, 10), (10, 20)]
-    running, other = grants[first][0].lease, grants[second][0].lease
-    ahead = granted(engine.handle(Reported(first, running.id, 0, 5, 10, busy_s=0.5), 0.5))
-    engine.check_invariants()
-    commands = engine.handle(Reported(second, other.id, 10, 20, 20, busy_s=1.0), 1.0)
-    engine.check_invariants()
-    if lends:
-        assert not ahead
-        assert [(lease.start, lease.stop) for lease in granted(commands)] == [(20, 30)]
-        return
-    [waiting] = ahead
-    assert (waiting.start, waiting.stop) == (20, 30)
-    assert commands[1:] == [Revoke(first, waiting.id, 20)]
-    engine.handle(Reported(first, running.id, 5, 10, 10, busy_s=0.5), 1.1)
-    [taken] = granted(engine.handle(Reported(first, waiting.id, 20, 20, 20), 1.1))
-    assert (taken.start, taken.stop) == (20, 30)
-    engine.check_invariants()
-
-
-def granted(commands: list[Command]) -> list[Lease]:
-    return [command.lease for command in commands if isinstance(command, Grant)]
-
-
 def straggling(**options: object) -> tuple[Engine, dict[str, Lease], float]:
     """A worker is stuck in element 5 of 6, and an idle one has been given it too; the leases by "stuck" and "twin"."""
     engine, grants = engine_with(6, workers=2, **options)

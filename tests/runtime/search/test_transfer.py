@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import FloatDistribution
 from ray import tune
 
 import umbel
+from umbel.runtime.search.lending import Lending
+from umbel.runtime.search.searches import placeholder_space
+from umbel.scheduler.search.adaptive import AdaptiveSearch, KnownTrial, NamedSampler
+from umbel.scheduler.search.distributions import distributions_text
+from umbel.scheduler.search.sampling import TrialSource
+from umbel.scheduler.search.transfer import Borrower
 
 SPACE = {
     "x": tune.uniform(0, 1),
@@ -151,6 +158,29 @@ def test_an_earlier_run_lends(go: Go) -> None:
     assert of(go(a_sweep(10, ["g4"], transfer_from=[before]), "again")) == of(run)
     adaptive = go(a_sweep(10, ["g5"], transfer_from=run), "third")
     assert adaptive.trials()["borrowed_from"][0].as_py().startswith("after/s/")
+
+
+def test_a_dimension_that_appears_late_is_learned_of() -> None:
+    """Of groups with too few trials to teach nothing is learned, and that must not be kept for other dimensions."""
+
+    def define(trial: Any) -> None:
+        trial.suggest_float("x", 0, 1)
+
+    source = TrialSource(placeholder_space(), "random", 0, "s", 9)
+    lending = Lending(AdaptiveSearch("tpe", NamedSampler("tpe"), source, ("minimize",), define, True), 9)
+    x = {"x": FloatDistribution(0, 1)}
+    for number in range(6):
+        lending.add(0, KnownTrial(number, {"x": number / 6}, (1.0 * number,)), distributions_text(x))
+    assert lending.portfolio(1, str) is not None
+    late = distributions_text(x | {"late": FloatDistribution(0, 1)})
+    for number in range(6):
+        lending.add(2, KnownTrial(number, {"x": number / 6, "late": 0.5}, (1.0 * number,)), late)
+    portfolio = lending.portfolio(1, str)
+    assert portfolio is not None
+    borrower = Borrower(portfolio, 0, draws=False)
+    for number in range(6):
+        borrower.saw({"x": number / 7, "late": 0.1}, 1.0 * number, guided=False)
+    assert borrower.next() is not None
 
 
 # ---- one budget ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,6 @@ from umbel.scheduler.search.adaptive import (
     GroupStudy,
     KnownTrial,
     NamedSampler,
-    study_seed,
 )
 from umbel.scheduler.search.sampling import TrialSource
 
@@ -52,38 +50,6 @@ def test_several_workers_at_a_study_do_not_suggest_the_same(make: Any) -> None:
     asked = [search.study("{}", {}, salt=salt).ask(0)[0]["x"] for salt in (None, None, 1, 2, 3)]
     assert asked[0] == asked[1]
     assert len(set(asked)) == 4
-
-
-@pytest.mark.parametrize("without", [None, "optuna.study._tell"])
-def test_what_comes_of_a_trial_is_what_optuna_makes_of_it(without: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not Optuna's own way of telling without a copy is where it was."""
-    ends: list[tuple[list[float] | None, int | None]] = [
-        ([1.0], None),
-        (None, None),
-        ([2.0], 3),
-        (None, 4),
-        ([5.0], None),
-    ]
-    alone = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=study_seed(0, "s", "{}")))
-    for values, pruned_at in ends:
-        trial = alone.ask()
-        trial.suggest_float("x", 0, 1)
-        if pruned_at is not None and values is not None:
-            trial.report(values[0], pruned_at)
-        pruned = optuna.trial.TrialState.PRUNED if pruned_at is not None else None
-        failed = optuna.trial.TrialState.FAIL if values is None else None
-        alone.tell(trial, None if pruned else values, pruned or failed)
-    if without is not None:
-        monkeypatch.setitem(sys.modules, without, None)
-    study = study_of(lambda trial: trial.suggest_float("x", 0, 1))
-    for number, (values, pruned_at) in enumerate(ends):
-        study.ask(number)
-        study.tell(number, values, pruned_at)
-
-    def told(trials: list[optuna.trial.FrozenTrial]) -> list[Any]:
-        return [(each.state, each.values, each.params, each.intermediate_values) for each in trials]
-
-    assert told(study._study.trials) == told(alone.trials)
 
 
 def study_of(define: Callable[[Any], Any]) -> GroupStudy:
