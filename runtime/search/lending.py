@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from umbel.scheduler.search.adaptive import AdaptiveSearch, KnownTrial
-from umbel.scheduler.search.group_model import Axis, Kernels, axes_of, learn_kernels
+from umbel.scheduler.search.axes import Axis, axes_of
+from umbel.scheduler.search.group_model import Kernels, learn_kernels
 from umbel.scheduler.search.transfer import MODEL, Lender, Portfolio, lent_score, make_lender, make_portfolio, teachers
 
 __all__ = ["Lending", "LentGroup"]

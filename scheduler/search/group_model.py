@@ -23,27 +23,17 @@ samplers; the same input gives the same output.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Axis",
-    "Belief",
-    "GroupModel",
-    "Kernels",
-    "axes_of",
-    "comparable",
-    "fit",
-    "improvements",
-    "learn_kernels",
-    "points",
-]
+from umbel.scheduler.search.axes import Axis, Floats
+from umbel.scheduler.search.kernels import Kernel, likeliest, squared_distances
 
-Floats = npt.NDArray[np.float64]
+__all__ = ["Belief", "GroupModel", "Kernels", "comparable", "fit", "improvements", "learn_kernels"]
 
 #: Outcomes worse than this, in units of the distance from the median to the best, count as this bad.
 WORST = 2.0
@@ -61,119 +51,6 @@ NOISE = 0.05
 ROUNDS = 8
 #: Units of the target's scale that are weighed, relative to the standard deviation of its outcomes.
 SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-#: What is believed of a kernel's rates, amplitude and noise before any data, as logarithms; the standard deviation is
-#: that of a rate's.
-RATE, AMPLITUDE, KERNEL_NOISE, RATE_SPREAD = math.log(2.0), math.log(0.3), math.log(0.03), 1.5
-#: The noise is not taken to be less: a kernel matrix must have an inverse.
-LEAST_NOISE = math.log(1e-3)
-#: Rounds over all of a kernel's numbers, and the first step of each, as a logarithm.
-CLIMBS, FIRST_STEP = 5, 1.2
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One dimension of a space."""
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-    #: Of a choice, its values; their order means nothing.
-    choices: tuple[Any, ...] | None = None
-    #: Of numbers in steps, how far apart they are.
-    step: float | None = None
-    whole: bool = False
-
-    def place(self, params: Mapping[str, Any]) -> float:
-        """Where a config is on it: 0 to 1, or the number of its choice; NaN: it has no such param."""
-        if self.name not in params:
-            return math.nan
-        value = params[self.name]
-        if self.choices is not None:
-            found = [number for number, choice in enumerate(self.choices) if _same(choice, value)]
-            return float(found[0]) if found else math.nan
-        if not self.high > self.low:
-            return 0.5
-        # A function that defines the space may give a param other bounds from trial to trial.
-        inside = min(max(value, self.low), self.high)
-        if self.log:
-            return (math.log(inside) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return float((inside - self.low) / (self.high - self.low))
-
-    @property
-    def _steps(self) -> int | None:
-        """How many numbers there are, evenly spaced; None: they are not."""
-        if self.step is None or self.log or not self.high > self.low:
-            return None
-        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
-
-    @property
-    def coarseness(self) -> float:
-        """The share of [0, 1) that stands for one value (`value`); 0: for each other number another."""
-        return 1 / self._steps if self._steps else 0.0
-
-    def places(self, drawn: Floats) -> Floats:
-        """Where the values (`value`) of many numbers in [0, 1) are on it."""
-        if self.choices is not None:
-            return np.minimum(np.floor(drawn * len(self.choices)), len(self.choices) - 1)
-        if self.log and self.whole and self.high > self.low:
-            low, high = self.low - 0.5, self.high + 0.5
-            value = np.clip(np.round(low * np.exp(drawn * math.log(high / low))), self.low, self.high)
-            return np.asarray(np.log(value / self.low) / math.log(self.high / self.low), np.float64)
-        if self._steps is None or self.step is None:
-            return drawn
-        found: Floats = np.floor(drawn * self._steps) * (self.step / (self.high - self.low))
-        return found
-
-    def numbers(self, places: Floats) -> Floats:
-        """Numbers in [0, 1) whose values are at these places; NaN: there is no value."""
-        if self.choices is not None:
-            return (places + 0.5) / len(self.choices)
-        if self._steps is not None and self.step is not None:
-            found: Floats = (np.round(places * ((self.high - self.low) / self.step)) + 0.5) / self._steps
-            return found
-        if self.log and self.whole and self.high > self.low:
-            value = self.low * np.exp(places * math.log(self.high / self.low))
-            places = np.log(value / (self.low - 0.5)) / math.log((self.high + 0.5) / (self.low - 0.5))
-        return np.minimum(places, np.nextafter(1, 0))
-
-    def value(self, place: float) -> Any:
-        """The value at a place in [0, 1), each as likely as the space has it."""
-        if self.choices is not None:
-            return self.choices[min(int(place * len(self.choices)), len(self.choices) - 1)]
-        if self._steps is not None and self.step is not None:
-            number = self.low + min(int(place * self._steps), self._steps - 1) * self.step
-        elif self.log:
-            low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
-            number = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
-        else:
-            number = self.low + place * (self.high - self.low)
-        number = min(max(number, self.low), self.high)
-        return round(number) if self.whole else number
-
-
-def _same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and bool(left == right)
-
-
-def axes_of(distributions: Mapping[str, Mapping[str, Any]]) -> tuple[Axis, ...]:
-    """The dimensions, of Optuna's distributions as it writes them as JSON."""
-    axes: list[Axis] = []
-    for name, each in distributions.items():
-        about = each["attributes"]
-        if "choices" in about:
-            axes.append(Axis(name, choices=tuple(about["choices"])))
-        else:
-            low, high, step = float(about["low"]), float(about["high"]), about["step"]
-            whole = each["name"] == "IntDistribution"
-            axes.append(Axis(name, low, high, bool(about["log"]), None, None if step is None else float(step), whole))
-    return tuple(axes)
-
-
-def points(axes: Sequence[Axis], configs: Sequence[Mapping[str, Any]]) -> Floats:
-    """Configs as points: a row each, a column an axis."""
-    rows = [[axis.place(params) for axis in axes] for params in configs]
-    return np.array(rows, np.float64).reshape(len(rows), len(axes))
 
 
 def comparable(scores: Floats, reference: npt.NDArray[np.bool_]) -> Floats:
@@ -210,40 +87,6 @@ def _features(axes: Sequence[Axis], at: Floats) -> Floats:
     return np.array(columns).T
 
 
-def _apart(axis: Axis, left: Floats, right: Floats) -> Floats:
-    """Squared distances between places on an axis; another choice is one away, as is a param from none."""
-    a, b = left[:, None], right[None, :]
-    found: Floats = (a != b).astype(np.float64) if axis.choices is not None else np.square(a - b)
-    if np.isnan(left).any() or np.isnan(right).any():
-        found = np.where(np.isnan(a) | np.isnan(b), (np.isnan(a) != np.isnan(b)).astype(np.float64), found)
-    return found
-
-
-def _aparts(axes: Sequence[Axis], left: Floats, right: Floats) -> list[Floats]:
-    return [_apart(axis, a, b) for axis, a, b in zip(axes, left.T, right.T, strict=True)]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kernel:
-    """A squared exponential, with a length scale an axis."""
-
-    #: How fast outcomes change along each axis: 1 / its squared length scale.
-    rates: Floats
-    amplitude: float
-    noise: float
-
-    @classmethod
-    def of(cls, logs: Floats) -> Kernel:
-        """From the logarithms of its numbers: the rates, the amplitude, the noise."""
-        return cls(np.exp(logs[:-2]), math.exp(logs[-2]), math.exp(logs[-1]))
-
-    def __call__(self, aparts: Iterable[Floats]) -> Floats:
-        """Its matrix, for the squared distances along each axis."""
-        apart = sum(rate * each for rate, each in zip(self.rates.tolist(), aparts, strict=True))
-        found: Floats = self.amplitude * np.exp(-0.5 * apart)
-        return found
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernels:
     """Of the process beside what groups share, and of the one that is alone."""
@@ -254,7 +97,7 @@ class Kernels:
     @classmethod
     def unlearned(cls, axes: Sequence[Axis]) -> Kernels:
         """Those to begin with."""
-        kernel = Kernel.of(_start(axes))
+        kernel = Kernel.unlearned(axes)
         return cls(kernel, kernel)
 
 
@@ -286,7 +129,7 @@ class GroupModel:
             outcomes: of these, as `comparable` makes them.
             at: the points asked about.
         """
-        apart = _aparts(self.axes, tried, tried)
+        apart = squared_distances(self.axes, tried, tried)
         seen, asked = _features(self.axes, tried), _features(self.axes, at)
         pulled = seen @ self.covariance
         kernel = self.kernels.shared
@@ -294,10 +137,10 @@ class GroupModel:
         kernel = self.kernels.alone
         alone = _condition(kernel(apart), kernel.noise, outcomes, np.zeros(len(tried)))
         if alone.likelihood > shared.likelihood:
-            across = kernel(_aparts(self.axes, at, tried))
+            across = kernel(squared_distances(self.axes, at, tried))
             return alone.at(np.zeros(len(at)), across, np.full(len(at), kernel.amplitude))
         kernel = self.kernels.shared
-        across = kernel(_aparts(self.axes, at, tried)) + asked @ pulled.T
+        across = kernel(squared_distances(self.axes, at, tried)) + asked @ pulled.T
         variance = kernel.amplitude + ((asked @ self.covariance) * asked).sum(1)
         return shared.at(asked @ self.mean, across, variance)
 
@@ -308,7 +151,6 @@ class _Conditioned:
 
     #: Logarithm, up to a constant, at the likeliest scale and level.
     likelihood: float
-    level: float
     best: float
     inverse: npt.NDArray[np.floating[Any]]
     pull: Floats
@@ -332,7 +174,7 @@ def _condition(covariance: Floats, noise: float, values: Floats, before: Floats)
         pull: Floats = inverse @ (rest - level)
         likelihood = -0.5 * float((rest - level) @ pull) - len(values) * math.log(unit) - spread
         if found is None or likelihood > found.likelihood:
-            found = _Conditioned(likelihood, level, float(values.min()) / unit - level, inverse, pull)
+            found = _Conditioned(likelihood, float(values.min()) / unit - level, inverse, pull)
     assert found is not None
     return found
 
@@ -367,56 +209,14 @@ def learn_kernels(axes: Sequence[Axis], groups: Sequence[tuple[Floats, Floats]])
     if not groups:
         return Kernels.unlearned(axes)
     model = fit(axes, groups, Kernels.unlearned(axes))
-    aparts = [_aparts(axes, at, at) for at, _ in groups]
+    distances = [squared_distances(axes, at, at) for at, _ in groups]
     outcomes = [values for _, values in groups]
     features = [_features(axes, at) for at, _ in groups]
     linear = [each @ model.covariance @ each.T for each in features]
     rest = [values - each @ model.mean for values, each in zip(outcomes, features, strict=True)]
-    shared = _likeliest(axes, aparts, rest, linear)
-    alone = _likeliest(axes, aparts, outcomes, [np.zeros(each.shape) for each in linear])
+    shared = likeliest(axes, distances, rest, linear)
+    alone = likeliest(axes, distances, outcomes, [np.zeros(each.shape) for each in linear])
     return Kernels(shared, alone)
-
-
-def _start(axes: Sequence[Axis]) -> Floats:
-    return np.array([RATE] * len(axes) + [AMPLITUDE, KERNEL_NOISE])
-
-
-def _likeliest(
-    axes: Sequence[Axis], aparts: Sequence[Sequence[Floats]], values: Sequence[Floats], beside: Sequence[Floats]
-) -> Kernel:
-    """By coordinates, in steps that shrink: at most ten likelihoods for each number, without their gradients."""
-    logs, steps = _start(axes), np.full(len(axes) + 2, FIRST_STEP)
-
-    def unlikely(tried: Floats) -> float:
-        kernel = Kernel.of(tried)
-        doubt = 0.5 * float(np.square(tried[:-2] - RATE).sum()) / RATE_SPREAD**2
-        return doubt + sum(
-            _unlikely(kernel(apart) + more + kernel.noise * np.eye(len(each)), each)
-            for apart, each, more in zip(aparts, values, beside, strict=True)
-        )
-
-    best = unlikely(logs)
-    for _ in range(CLIMBS):
-        for number in range(len(logs)):
-            for step in (steps[number], -steps[number]):
-                tried = logs.copy()
-                tried[number] += step
-                tried[-1] = max(tried[-1], LEAST_NOISE)
-                if (found := unlikely(tried)) < best - 1e-3:
-                    best, logs = found, tried
-                    break
-            else:
-                steps[number] /= 2
-    return Kernel.of(logs)
-
-
-def _unlikely(covariance: Floats, values: Floats) -> float:
-    """The negative logarithm of the likelihood of outcomes around a level of their own, up to a constant."""
-    root = np.linalg.cholesky(covariance)
-    left = np.linalg.solve(root, np.array([values, np.ones(len(values))]).T)
-    rest, ones = left.T
-    rest = rest - ones * (ones @ rest) / (ones @ ones)
-    return 0.5 * float(rest @ rest) + float(np.log(np.diag(root)).sum())
 
 
 def fit(axes: Sequence[Axis], groups: Sequence[tuple[Floats, Floats]], kernels: Kernels) -> GroupModel:

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from umbel.scheduler.search.group_model import Axis, GroupModel, Kernels, comparable, fit, improvements, points
+from umbel.scheduler.search.axes import Axis, Floats, points
+from umbel.scheduler.search.group_model import GroupModel, Kernels, comparable, fit, improvements
 
 __all__ = [
     "GUIDED",
@@ -66,8 +67,6 @@ OPENINGS, TEACHERS = (32, 8), 8
 LENDERS, CANDIDATES = 64, 192
 #: Trials of a group that count: its best, and the others evenly spaced.
 TRIALS_EACH = 64
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

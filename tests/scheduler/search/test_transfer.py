@@ -16,17 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import distribution_to_json
 
-from umbel.scheduler.search.group_model import (
-    WORST,
-    Axis,
-    Kernels,
-    axes_of,
-    comparable,
-    fit,
-    improvements,
-    learn_kernels,
-    points,
-)
+from umbel.scheduler.search.axes import Axis, axes_of, points
+from umbel.scheduler.search.group_model import WORST, Kernels, comparable, fit, improvements, learn_kernels
 from umbel.scheduler.search.transfer import (
     CANDIDATES,
     GUIDED,
